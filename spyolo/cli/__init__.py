@@ -1,0 +1,53 @@
+"""The command lines: `spyolo COMMAND ...`, also reached through the shims in tools/.
+
+Each command module has `main(argv) -> int`. Bad input is answered with one clear line and exit status 2, Ctrl-C with 130.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Sequence
+
+from spyolo.errors import InputError
+
+COMMANDS = {
+    "train": "train a detector",
+    "eval": "measure a detector, or a file of predictions",
+    "predict": "draw boxes on pictures",
+    "make_sample": "draw the VOC-format sample set",
+    "convert": "convert between VOC folders, COCO JSON and YOLO text",
+    "anchors": "fit anchors to a data set",
+    "check_data": "look a data set over before training on it",
+}
+
+
+def guarded(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
+    """Run a command; turn bad input and interruption into a message and an exit status instead of a traceback."""
+    try:
+        return main(argv)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 141
+
+
+def run(command: str, argv: Sequence[str] | None = None) -> int:
+    """Run the named command, with `argv` (default: the process's arguments)."""
+    return guarded(importlib.import_module(f"spyolo.cli.{command}").main, argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """`spyolo COMMAND ...`"""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    name = argv[0].replace("-", "_") if argv else ""
+    if name in COMMANDS:
+        return run(name, argv[1:])
+    usage = "usage: spyolo COMMAND ...\n\n" + "".join(f"  {name:<12} {text}\n" for name, text in COMMANDS.items())
+    asked = name in ("__help", "_h")
+    print(usage + "\n`spyolo COMMAND --help` tells more.", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2

@@ -1,0 +1,151 @@
+"""Units (neurons on a given current) and the cell: a synapse, an optional recurrent synapse, and a unit.
+
+The same `Cell` is dense, recurrent or convolutional: that is the synapse's business. `cell(x, state) -> (output, state)`; no state
+means neurons at rest.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from spyolo.neurons.gates import build_gate
+from spyolo.neurons.lif import ALIFState, LIFState, alif_step, lif_step
+from spyolo.neurons.ltc import LTCState, ltc_step
+from spyolo.neurons.state import start
+from spyolo.neurons.surrogate import Surrogate, multi_gaussian
+
+
+class LTCUnit(nn.Module):
+    """LTC neurons: gate(s) and the step.
+
+    Args:
+        gate: (current, u) -> logit of tau.
+        adaptation_gate: (current, b) -> logit of the adaptation's decay; None for a constant threshold.
+        threshold: firing threshold (with adaptation: its resting value b_j0).
+        beta: weight of the adaptation on the threshold.
+        detach_reset: keep the gradient out of the reset.
+        start: membrane before the first step, `zeros` or `uniform` (U(0, 1) from `seed`, the reference's).
+        b_start: adaptation before the first step (the reference: b_j0 in its MNIST and DVS models, 0 in its CNNs).
+    """
+
+    def __init__(
+        self,
+        gate: nn.Module,
+        *,
+        adaptation_gate: nn.Module | None = None,
+        threshold: float = 1.0,
+        beta: float = 1.8,
+        detach_reset: bool = False,
+        start: str = "zeros",
+        seed: int = 0,
+        b_start: float = 0.0,
+        surrogate: Surrogate = multi_gaussian,
+    ) -> None:
+        super().__init__()
+        self.gate = gate
+        self.adaptation_gate = adaptation_gate
+        self.threshold, self.beta, self.detach_reset = threshold, beta, detach_reset
+        self.start, self.seed, self.b_start, self.surrogate = start, seed, b_start, surrogate
+
+    def initial_state(self, current: Tensor) -> LTCState:
+        u = start(current.shape, current, self.start, self.seed)
+        b = None if self.adaptation_gate is None else torch.full_like(u, self.b_start)
+        return LTCState(u, torch.zeros_like(current), b)
+
+    def forward(self, current: Tensor, state: LTCState) -> tuple[Tensor, LTCState]:
+        tau = torch.sigmoid(self.gate(current, state.u))
+        tau_adp = None if self.adaptation_gate is None else torch.sigmoid(self.adaptation_gate(current, state.b))
+        state = ltc_step(
+            current,
+            tau,
+            state,
+            threshold=self.threshold,
+            tau_adp=tau_adp,
+            beta=self.beta,
+            detach_reset=self.detach_reset,
+            surrogate=self.surrogate,
+        )
+        return state.s, state
+
+
+class LIFUnit(nn.Module):
+    """LIF neurons with a fixed decay `alpha`; the current is scaled by 1 - alpha when `normalise` (so that its scale does not depend on alpha)."""
+
+    def __init__(
+        self, alpha: float = 0.5, threshold: float = 1.0, *, normalise: bool = False, detach_reset: bool = False,
+        surrogate: Surrogate = multi_gaussian,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.alpha, self.threshold, self.detach_reset, self.surrogate = alpha, threshold, detach_reset, surrogate
+        self.scale = 1 - alpha if normalise else 1.0
+
+    def initial_state(self, current: Tensor) -> LIFState:
+        v = start(current.shape, current)
+        return LIFState(v, torch.zeros_like(v))
+
+    def forward(self, current: Tensor, state: LIFState) -> tuple[Tensor, LIFState]:
+        state = lif_step(
+            self.scale * current, state, alpha=self.alpha, threshold=self.threshold, detach_reset=self.detach_reset, surrogate=self.surrogate
+        )
+        return state.z.to(current.dtype), state
+
+
+class ALIFUnit(nn.Module):
+    """Adaptive LIF neurons with fixed decays `alpha` (membrane) and `rho` (adaptation)."""
+
+    def __init__(
+        self, alpha: float = 0.9, rho: float = 0.99, beta: float = 1.6, threshold: float = 1.0, *, detach_reset: bool = False,
+        surrogate: Surrogate = multi_gaussian,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.alpha, self.rho, self.beta, self.threshold = alpha, rho, beta, threshold
+        self.detach_reset, self.surrogate = detach_reset, surrogate
+
+    def initial_state(self, current: Tensor) -> ALIFState:
+        v = start(current.shape, current)
+        return ALIFState(v, torch.zeros_like(v), torch.zeros_like(v))
+
+    def forward(self, current: Tensor, state: ALIFState) -> tuple[Tensor, ALIFState]:
+        state = alif_step(
+            current, state, alpha=self.alpha, rho=self.rho, beta=self.beta, threshold=self.threshold,
+            detach_reset=self.detach_reset, surrogate=self.surrogate,
+        )  # fmt: skip
+        return state.z.to(current.dtype), state
+
+
+class LeakyReLUUnit(nn.Module):
+    """The ANN twin's unit: no state, LeakyReLU of slope 0.1."""
+
+    def initial_state(self, current: Tensor) -> None:
+        return None
+
+    def forward(self, current: Tensor, state: None) -> tuple[Tensor, None]:
+        return nn.functional.leaky_relu(current, 0.1), None
+
+
+class Cell(nn.Module):
+    """synapse(x) + recurrent(s_{t-1}) -> unit. x [B, ...] and the state before -> output [B, ...] and the state after."""
+
+    def __init__(self, synapse: nn.Module, unit: nn.Module, recurrent: nn.Module | None = None) -> None:
+        super().__init__()
+        self.synapse, self.unit, self.recurrent = synapse, unit, recurrent
+
+    def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        current = self.synapse(x)
+        if state is None:
+            state = self.unit.initial_state(current)
+        if self.recurrent is not None:
+            current = current + self.recurrent(state[1])  # field 1 of every state is the spikes of the step before
+        return self.unit(current, state)
+
+
+def dense_ltc(inputs: int, features: int, *, recurrent: bool = True, gate: str = "concat_linear", adaptive: bool = True, **unit: Any) -> Cell:
+    """A dense or recurrent layer of LTC neurons, [B, inputs] -> [B, features]; `unit` takes LTCUnit's options."""
+    return Cell(
+        nn.Linear(inputs, features),
+        LTCUnit(build_gate(gate, features), adaptation_gate=build_gate(gate, features) if adaptive else None, **unit),
+        nn.Linear(features, features) if recurrent else None,
+    )

@@ -1,0 +1,66 @@
+"""Normalisation of synaptic currents over the steps of a sequence: one shared norm, an online renormalised one, one per step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class BatchRenorm2d(nn.BatchNorm2d):
+    """Batch renormalisation (Ioffe, 2017): in training, batch statistics corrected toward the running ones.
+
+    y = ((x - m_B) / s_B r + d) weight + bias with r = clip(s_B / s, 1/r_max, r_max), d = clip((m_B - m) / s, -d_max, d_max), both
+    without gradient: what training sees is then what inference will see. Online learning on small batches is where it helps.
+    """
+
+    def __init__(self, num_features: int, r_max: float = 3.0, d_max: float = 5.0) -> None:
+        super().__init__(num_features)
+        self.r_max, self.d_max = r_max, d_max
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same."""
+        if not self.training or self.running_mean is None or self.running_var is None:
+            return super().forward(input)
+        var, mean = torch.var_mean(input.detach().float(), dim=(0, 2, 3), correction=0)
+        std = (var + self.eps).sqrt()
+        running_std = (self.running_var + self.eps).sqrt()
+        r = (std / running_std).clamp(1 / self.r_max, self.r_max)
+        d = ((mean - self.running_mean) / running_std).clamp(-self.d_max, self.d_max)
+        # r and d act on the normalised value, so they fold into the affine part of one ordinary batch norm.
+        return nn.functional.batch_norm(
+            input, self.running_mean, self.running_var, self.weight * r, self.bias + self.weight * d, True, self.momentum or 0.0, self.eps
+        )
+
+
+NORMS: dict[str, type[nn.Module]] = {"batch": nn.BatchNorm2d, "renorm": BatchRenorm2d}
+
+
+def build_norm(kind: str, channels: int) -> nn.Module:
+    """A norm over [B, C, H, W] by name: `batch` (one, shared over the steps) or `renorm`."""
+    if kind not in NORMS:
+        raise ValueError(f"norm must be one of {sorted(NORMS)}, got {kind!r}")
+    return NORMS[kind](channels)
+
+
+def norms(module: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Every batch norm inside `module`."""
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+@contextmanager
+def frozen_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, training-mode norms still use batch statistics but leave their running ones alone (a second forward must not count twice)."""
+    found = norms(module)
+    before = [(m.momentum, None if m.num_batches_tracked is None else m.num_batches_tracked.clone()) for m in found]
+    try:
+        for m in found:
+            m.momentum = 0.0
+        yield
+    finally:
+        for m, (momentum, count) in zip(found, before):
+            m.momentum = momentum
+            if count is not None and m.num_batches_tracked is not None:
+                m.num_batches_tracked.copy_(count)

@@ -1,0 +1,63 @@
+"""State is a tree of tensors that goes in and comes out: named tuples, tuples, lists, dicts, tensors, None.
+
+Detaching, moving, batching are maps over that tree; nothing hides in a module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+Tree = TypeVar("Tree")
+
+
+def map_state(f: Callable[[Tensor], Tensor], state: Tree) -> Tree:
+    """The same tree with `f` applied to every tensor."""
+    tree: Any = state
+    if isinstance(tree, Tensor):
+        return f(tree)  # type: ignore[return-value]
+    if isinstance(tree, dict):
+        return {k: map_state(f, v) for k, v in tree.items()}  # type: ignore[return-value]
+    if isinstance(tree, tuple) and hasattr(tree, "_fields"):
+        return type(tree)(*(map_state(f, v) for v in tree))  # type: ignore[return-value]
+    if isinstance(tree, tuple | list):
+        return type(tree)(map_state(f, v) for v in tree)  # type: ignore[return-value]
+    return tree
+
+
+def detach(state: Tree) -> Tree:
+    """Cut the graph: what online learning does between two updates."""
+    return map_state(Tensor.detach, state)
+
+
+def leaves(state: Any) -> Iterator[Tensor]:
+    """All tensors of the tree, in order."""
+    if isinstance(state, Tensor):
+        yield state
+    elif isinstance(state, dict):
+        for v in state.values():
+            yield from leaves(v)
+    elif isinstance(state, tuple | list):
+        for v in state:
+            yield from leaves(v)
+
+
+def start(shape: torch.Size, like: Tensor, kind: str = "zeros", seed: int = 0) -> Tensor:
+    """Membrane potentials before the first step, fp32 or wider (a bf16 state loses small updates).
+
+    Args:
+        shape: [B, ...].
+        like: gives device and dtype.
+        kind: `zeros`, or `uniform`: U(0, 1) as in the reference, but drawn from `seed` and the same for every row of the batch, so
+            that a picture's result depends neither on its neighbours nor on what ran before.
+    """
+    dtype = torch.promote_types(like.dtype, torch.float32)
+    if kind == "zeros":
+        return torch.zeros(shape, dtype=dtype, device=like.device)
+    if kind == "uniform":
+        generator = torch.Generator().manual_seed(seed)
+        return torch.rand(shape[1:], generator=generator).to(like.device, dtype).expand(shape).clone()
+    raise ValueError(f"start must be 'zeros' or 'uniform', got {kind!r}")

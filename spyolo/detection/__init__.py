@@ -1,1 +1,16 @@
+"""The detector: backbone, neck, heads, anchors, assignment, loss, decoding."""
 
+from spyolo.detection.anchors import DEFAULT_ANCHORS, DEFAULT_MASKS, REFERENCE_MASKS
+from spyolo.detection.assignment import Targets, assign
+from spyolo.detection.blocks import Units
+from spyolo.detection.build import DETECTORS, build_detector, detector_spec
+from spyolo.detection.decode import decode, postprocess
+from spyolo.detection.detector import DetectorSpec, DetectorState, Predictions, SpikingYOLO
+from spyolo.detection.firing import firing_rates, rate_penalty
+from spyolo.detection.loss import DetectionLoss, LossParts
+
+__all__ = [
+    "DEFAULT_ANCHORS", "DEFAULT_MASKS", "DETECTORS", "REFERENCE_MASKS", "DetectionLoss", "DetectorSpec", "DetectorState", "LossParts",
+    "Predictions", "SpikingYOLO", "Targets", "Units", "assign", "build_detector", "decode", "detector_spec", "firing_rates", "postprocess",
+    "rate_penalty",
+]  # fmt: skip

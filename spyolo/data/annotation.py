@@ -1,0 +1,111 @@
+"""One VOC annotation file: read with defusedxml, written for other people's tools."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
+
+from defusedxml import DefusedXmlException
+from defusedxml.ElementTree import fromstring
+
+from spyolo.errors import InputError
+
+
+@dataclass(frozen=True)
+class Thing:
+    """One <object> as the file has it."""
+
+    name: str
+    box: tuple[float, float, float, float] | None  # continuous x1 y1 x2 y2 (boxes.py); None: not four finite numbers
+    difficult: bool = False
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One annotation file. Width or height 0: the file does not say."""
+
+    width: int
+    height: int
+    things: list[Thing] = field(default_factory=list)
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Read one file; coordinates may be whole or fractional numbers.
+
+    Raises:
+        InputError: the file is missing, cut off, no VOC annotation, or declares entities.
+    """
+    try:
+        root = fromstring(path.read_bytes(), forbid_dtd=True)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; every id of an image set needs its annotation") from None
+    except ParseError as error:
+        raise InputError(f"{path} is no complete XML file ({error}); fetch or write it again") from None
+    except (DefusedXmlException, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if root.tag != "annotation":
+        raise InputError(f"{path}: field <{root.tag}> where <annotation> is expected")
+    width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
+    return Annotation(_whole(width), _whole(height), [_thing(node) for node in root.findall("object")])
+
+
+def _thing(node: Element) -> Thing:
+    corners = [_number(node.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
+    difficult = _number(node.findtext("difficult")) == 1
+    name = (node.findtext("name") or "").strip()
+    if not all(map(math.isfinite, corners)):
+        return Thing(name, None, difficult)
+    xmin, ymin, xmax, ymax = corners
+    return Thing(name, (xmin - 1, ymin - 1, xmax, ymax), difficult)
+
+
+def _number(text: str | None) -> float:
+    """The number in a field; NaN when there is none."""
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return math.nan
+
+
+def _whole(value: float) -> int:
+    return int(value) if math.isfinite(value) and value > 0 else 0
+
+
+def write_annotation(path: Path, annotation: Annotation, image_name: str, folder: str) -> None:
+    """Write one file with the fields that VOC's own have; whole numbers are written without a point."""
+    root = Element("annotation")
+    SubElement(root, "folder").text = folder
+    SubElement(root, "filename").text = image_name
+    size = SubElement(root, "size")
+    for key, pixels in (("width", annotation.width), ("height", annotation.height), ("depth", 3)):
+        SubElement(size, key).text = str(pixels)
+    SubElement(root, "segmented").text = "0"
+    for thing in annotation.things:
+        if thing.box is None:
+            raise ValueError(f"{image_name}: an object without a box cannot be written")
+        node = SubElement(root, "object")
+        for key, text in (("name", thing.name), ("pose", "Unspecified"), ("truncated", "0"), ("difficult", str(int(thing.difficult)))):
+            SubElement(node, key).text = text
+        x1, y1, x2, y2 = thing.box
+        bndbox = SubElement(node, "bndbox")
+        for key, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
+            SubElement(bndbox, key).text = f"{value:.10g}"
+    indent(root, "\t")
+    write_bytes(path, tostring(root) + b"\n")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all: through a temporary file beside it."""
+    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

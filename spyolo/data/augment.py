@@ -1,0 +1,78 @@
+"""The presets `train`, `mosaic` and `eval`. The only file that knows albumentations; without it, augment_torch.py takes its place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spyolo.boxes import Objects
+from spyolo.data.letterbox import FILL, Letterbox, letterbox
+from spyolo.data.placement import AugmentSettings, join, paste, place_four, place_objects, place_one
+
+PRESETS = ("train", "mosaic", "eval")
+
+Picture = tuple[np.ndarray, Objects]  # RGB uint8 [H, W, 3] and its objects, in its own pixels
+Finish = Callable[[np.ndarray, Objects, np.random.Generator], tuple[np.ndarray, Objects]]
+
+
+def apply_train(pictures: list[Picture], size: int, settings: AugmentSettings, rng: np.random.Generator) -> tuple[Tensor, Objects]:
+    """One picture, or four as a mosaic -> canvas uint8 [3, size, size] and the objects on it, everything drawn from `rng`."""
+    sizes = [(image.shape[1], image.shape[0]) for image, _ in pictures]
+    places = place_four(rng, size, sizes, settings) if len(pictures) == 4 else [place_one(rng, size, sizes[0], settings)]
+    canvas = np.full((size, size, 3), FILL, np.uint8)
+    for (image, _), place in zip(pictures, places):
+        paste(canvas, image, place)
+    objects = join([place_objects(found, shape, place, settings) for (_, found), shape, place in zip(pictures, sizes, places)])
+    canvas, objects = _finish(settings)(canvas, objects, rng)
+    return to_tensor(canvas), objects
+
+
+def apply_eval(picture: Picture, size: int) -> tuple[Tensor, Objects, Letterbox]:
+    """The letterboxed picture and its objects in canvas pixels; nothing is random."""
+    image, objects = picture
+    canvas, place = letterbox(image, size)
+    return to_tensor(canvas), objects.with_boxes(place.to_canvas(objects.boxes)), place
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] -> uint8 [3, H, W]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+@cache
+def _finish(settings: AugmentSettings) -> Finish:
+    """Flip and colour, by albumentations or by its twin."""
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # else it asks the network for a newer version on import
+    try:
+        import albumentations
+    except ImportError:
+        from spyolo.data.augment_torch import finish_numpy
+
+        return lambda image, objects, rng: finish_numpy(image, objects, settings, rng)
+    return _albumentations_finish(albumentations, settings)
+
+
+def _albumentations_finish(A: Any, settings: AugmentSettings) -> Finish:
+    steps = A.Compose(
+        [
+            A.HorizontalFlip(p=settings.flip),
+            A.ColorJitter(
+                brightness=settings.brightness, contrast=(1, 1), saturation=settings.saturation, hue=(-settings.hue, settings.hue), p=1
+            ),
+        ],
+        bbox_params=A.BboxParams(format="pascal_voc", label_fields=["index"], clip=True),
+    )
+
+    def finish(image: np.ndarray, objects: Objects, rng: np.random.Generator) -> tuple[np.ndarray, Objects]:
+        steps.set_random_seed(int(rng.integers(2**31)))
+        done = steps(image=image, bboxes=objects.boxes.numpy(), index=np.arange(len(objects)))
+        boxes = torch.as_tensor(np.asarray(done["bboxes"], dtype=np.float32).reshape(-1, 4))
+        return done["image"], objects[torch.as_tensor(np.asarray(done["index"], dtype=np.int64))].with_boxes(boxes)
+
+    return finish

@@ -1,0 +1,58 @@
+"""The training presets on tensors with torchvision.transforms.v2: on a GPU, or where albumentations is not installed.
+
+The same settings and the same order of steps as augment.py; the pixels differ (another resampling, another order of colour steps).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from spyolo.boxes import Objects
+from spyolo.data.letterbox import FILL, Letterbox
+from spyolo.data.placement import AugmentSettings, join, place_four, place_objects, place_one, visible
+
+
+def apply_train(
+    pictures: list[tuple[Tensor, Objects]], size: int, settings: AugmentSettings, rng: np.random.Generator
+) -> tuple[Tensor, Objects]:
+    """One picture uint8 [3, H, W] on any device, or four as a mosaic -> canvas uint8 [3, size, size] there, and the objects on it (CPU)."""
+    sizes = [(image.shape[2], image.shape[1]) for image, _ in pictures]
+    places = place_four(rng, size, sizes, settings) if len(pictures) == 4 else [place_one(rng, size, sizes[0], settings)]
+    canvas = torch.full((3, size, size), FILL, dtype=torch.uint8, device=pictures[0][0].device)
+    for (image, _), place in zip(pictures, places):
+        x1, y1, x2, y2 = visible(place)
+        if x2 > x1 and y2 > y1:
+            resized = F.resize(image, [place.height, place.width], antialias=True)
+            canvas[:, y1:y2, x1:x2] = resized[:, y1 - place.top : y2 - place.top, x1 - place.left : x2 - place.left]
+    objects = join([place_objects(found, shape, place, settings) for (_, found), shape, place in zip(pictures, sizes, places)])
+    return finish(canvas, objects, settings, rng)
+
+
+def apply_eval(image: Tensor, objects: Objects, size: int) -> tuple[Tensor, Objects, Letterbox]:
+    """Letterbox on the picture's own device; within a few grey levels of `letterbox`, which the CPU path uses."""
+    place = Letterbox.fit(image.shape[2], image.shape[1], size)
+    width, height = (max(1, round(side * place.scale)) for side in (image.shape[2], image.shape[1]))
+    canvas = torch.full((3, size, size), FILL, dtype=torch.uint8, device=image.device)
+    canvas[:, place.top : place.top + height, place.left : place.left + width] = F.resize(image, [height, width], antialias=True)
+    return canvas, objects.with_boxes(place.to_canvas(objects.boxes)), place
+
+
+def finish(image: Tensor, objects: Objects, settings: AugmentSettings, rng: np.random.Generator) -> tuple[Tensor, Objects]:
+    """Flip and colour of a canvas uint8 [3, S, S]."""
+    if rng.random() < settings.flip:
+        size = (int(image.shape[1]), int(image.shape[2]))
+        boxes = tv_tensors.BoundingBoxes(objects.boxes, format="XYXY", canvas_size=size)  # type: ignore[call-arg]
+        image, objects = F.horizontal_flip(image), objects.with_boxes(F.horizontal_flip(boxes).as_subclass(Tensor))
+    image = F.adjust_brightness(image, rng.uniform(*settings.brightness))
+    image = F.adjust_saturation(image, rng.uniform(*settings.saturation))
+    return F.adjust_hue(image, rng.uniform(-settings.hue, settings.hue)), objects
+
+
+def finish_numpy(image: np.ndarray, objects: Objects, settings: AugmentSettings, rng: np.random.Generator) -> tuple[np.ndarray, Objects]:
+    """The same for a canvas uint8 [S, S, 3]."""
+    done, objects = finish(torch.from_numpy(image).permute(2, 0, 1), objects, settings, rng)
+    return done.permute(1, 2, 0).numpy(), objects

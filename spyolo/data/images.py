@@ -1,0 +1,87 @@
+"""The one reader of pictures: checked before it decodes, and always RGB."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from spyolo.errors import InputError
+
+MAX_PIXELS = 100_000_000  # a 10,000 x 10,000 picture: 300 MB decoded
+MIN_SIDE = 2
+
+
+def read_image(path: str | Path | io.BytesIO, exif: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """Read a picture of any kind that Pillow knows; an animation's first frame.
+
+    Args:
+        path: file, or its bytes in memory.
+        exif: turn the picture as its EXIF orientation says. False gives the raster as stored.
+        max_pixels: larger pictures are refused before they are decoded.
+
+    Returns:
+        RGB, uint8 [H, W, 3]. Transparency is laid on white; 16-bit greys are scaled to 8 bits.
+
+    Raises:
+        InputError: missing, empty, no picture, cut off, or too large; names the file.
+    """
+    name = "the picture" if isinstance(path, io.BytesIO) else str(path)
+    try:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter("ignore")  # Pillow's own warnings on size and odd metadata: size is checked here
+            width, height = picture.size
+            if width * height > max_pixels:
+                raise InputError(f"{name}: {width} x {height} is more than {max_pixels:,} pixels; make it smaller first")
+            if min(width, height) < MIN_SIDE:
+                raise InputError(f"{name}: {width} x {height} is too small to be a picture")
+            picture.load()
+            return np.asarray(_to_rgb(ImageOps.exif_transpose(picture) if exif else picture))
+    except Image.DecompressionBombError:
+        raise InputError(f"{name} has more than {max_pixels:,} pixels; make it smaller first") from None
+    except FileNotFoundError:
+        raise InputError(f"{name} does not exist") from None
+    except InputError:
+        raise
+    except Exception as error:  # a broken file makes Pillow raise nearly anything
+        raise InputError(f"{name} cannot be read as a picture ({_reason(path, error)})") from None
+
+
+def image_size(path: str | Path) -> tuple[int, int]:
+    """(width, height) of the raster as stored, from the file's head alone.
+
+    Raises:
+        InputError: missing, empty, or no picture.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(path) as picture:
+            warnings.simplefilter("ignore")
+            return picture.size
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except Exception as error:
+        raise InputError(f"{path} cannot be read as a picture ({_reason(path, error)})") from None
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode == "RGB":
+        return picture
+    if picture.mode.startswith(("I", "F")):  # 16-bit and float greys: Pillow would clip them at 255
+        grey = np.asarray(picture, dtype=np.float32)
+        top = 1.0 if picture.mode == "F" and grey.max() <= 1 else 255.0 if grey.max() <= 255 else 65535.0
+        return Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
+
+
+def _reason(path: str | Path | io.BytesIO, error: Exception) -> str:
+    if isinstance(path, (str, Path)) and Path(path).is_file() and Path(path).stat().st_size == 0:
+        return "the file is empty"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return "no known picture format"
+    return str(error) or type(error).__name__

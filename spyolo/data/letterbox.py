@@ -1,0 +1,72 @@
+"""Fit a picture into a canvas without changing its proportions: the same in training, evaluation and prediction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+FILL = 114  # mid grey, what the detector sees outside the picture
+
+
+@dataclass(frozen=True)
+class Letterbox:
+    """Where a picture lies on its canvas: canvas = picture * scale + (left, top), all in pixels."""
+
+    scale: float
+    left: int
+    top: int
+    size: tuple[int, int]  # canvas height, width
+
+    @staticmethod
+    def fit(width: int, height: int, size: int | tuple[int, int]) -> Letterbox:
+        """Centre a width x height picture on a canvas of `size` (side, or height and width)."""
+        canvas_height, canvas_width = (size, size) if isinstance(size, int) else size
+        scale = min(canvas_width / width, canvas_height / height)
+        inner_width, inner_height = _inner(width, height, scale)
+        return Letterbox(scale, (canvas_width - inner_width) // 2, (canvas_height - inner_height) // 2, (canvas_height, canvas_width))
+
+    @staticmethod
+    def identity(size: int) -> Letterbox:
+        """The canvas itself."""
+        return Letterbox(1.0, 0, 0, (size, size))
+
+    def to_canvas(self, boxes: Tensor) -> Tensor:
+        """Boxes [N, 4] in picture pixels -> canvas pixels."""
+        return boxes * self.scale + self._offset(boxes)
+
+    def to_picture(self, boxes: Tensor) -> Tensor:
+        """Boxes [N, 4] in canvas pixels -> picture pixels, not clipped."""
+        return (boxes - self._offset(boxes)) / self.scale
+
+    def _offset(self, boxes: Tensor) -> Tensor:
+        return torch.tensor([self.left, self.top, self.left, self.top], dtype=boxes.dtype, device=boxes.device)
+
+
+def letterbox(image: np.ndarray, size: int | tuple[int, int], fill: int = FILL) -> tuple[np.ndarray, Letterbox]:
+    """RGB uint8 [H, W, 3] -> (canvas uint8 [size, size, 3], where the picture lies on it).
+
+    `size` is the canvas's side, or (height, width). The picture's sides are rounded to whole pixels, so a box may be off by
+    up to half a canvas pixel at the far edge.
+    """
+    height, width = image.shape[:2]
+    place = Letterbox.fit(width, height, size)
+    canvas = np.full((*place.size, 3), fill, np.uint8)
+    inner = resize(image, *_inner(width, height, place.scale))
+    canvas[place.top : place.top + inner.shape[0], place.left : place.left + inner.shape[1]] = inner
+    return canvas, place
+
+
+def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Area averaging when shrinking (no aliasing), bilinear when growing; the array itself when the size is already right."""
+    if image.shape[:2] == (height, width):
+        return image
+    shrinks = width * height < image.shape[0] * image.shape[1]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _inner(width: int, height: int, scale: float) -> tuple[int, int]:
+    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -1,0 +1,207 @@
+"""A PASCAL VOC devkit, read as published: image sets and annotations when the set is opened, pictures when they are asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spyolo.boxes import Objects
+from spyolo.data.annotation import Annotation, Thing, read_annotation
+from spyolo.data.images import image_size, read_image
+from spyolo.data.splits import Split, find_folder, parse_splits, read_image_set
+from spyolo.errors import InputError
+
+VOC_CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
+
+
+class DataWarning(UserWarning):
+    """Something in a data set was tolerated: clipped, dropped or skipped."""
+
+
+class VOCSet:
+    """Some splits of a devkit, or of any data set in its format.
+
+    Args:
+        root: folder that holds VOCdevkit, VOCdevkit itself, or the parent of VOC2007 and the like.
+        splits: `2007:train+2012:trainval`, or what `parse_splits` makes of it. `train` alone: root is the set's own folder.
+        classes: names in label order.
+        strict: raise InputError at the first problem, instead of clipping the box or leaving the object or picture out with a warning.
+
+    Attributes:
+        ids: image ids in the order of the image sets, without the pictures left out.
+        warnings: how often each kind of problem was tolerated.
+
+    Only annotations and image sets need be on disk until a picture is asked for.
+
+    Raises:
+        InputError: no such devkit or image set, one id in two years; with `strict`, also any bad annotation.
+    """
+
+    def __init__(
+        self, root: str | Path, splits: str | Sequence[Split], classes: Sequence[str] = VOC_CLASSES, strict: bool = False
+    ) -> None:
+        self.root = Path(root)
+        self.splits = parse_splits(splits) if isinstance(splits, str) else list(splits)
+        self.classes = tuple(classes)
+        self.strict = strict
+        self.warnings: Counter[str] = Counter()
+        self.ids: list[str] = []
+        self._examples: dict[str, str] = {}  # kind of problem -> the first one met
+        self._folders: list[Path] = []
+        self._sizes: list[tuple[int, int]] = []
+        self._read_all()
+        self._warn()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __repr__(self) -> str:
+        return f"VOCSet({'+'.join(map(str, self.splits))} of {self.root}: {len(self)} pictures, {len(self._labels)} objects)"
+
+    def objects(self, i: int) -> Objects:
+        """Truth of picture i: boxes in its pixels (boxes.py), `difficult` flagged. A fresh copy."""
+        part = slice(self._starts[i], self._starts[i + 1])
+        boxes, labels, difficult = (torch.from_numpy(x[part].copy()) for x in (self._boxes, self._labels, self._difficult))
+        return Objects(boxes, labels, difficult)
+
+    def size(self, i: int) -> tuple[int, int]:
+        """(width, height) of picture i as its annotation says."""
+        return self._sizes[i]
+
+    def image_path(self, i: int) -> Path:
+        """Where picture i is, or (when there is none) should be."""
+        return _image_path(self._folders[i], self.ids[i])
+
+    def image(self, i: int) -> np.ndarray:
+        """Picture i, RGB uint8 [H, W, 3].
+
+        The raster as stored, like the devkit's own code: EXIF orientation counts only where the annotation's size says so.
+
+        Raises:
+            InputError: it cannot be read, or its size disagrees with the annotation.
+        """
+        path, (width, height) = self.image_path(i), self._sizes[i]
+        image = read_image(path, exif=False)
+        if image.shape[:2] != (height, width):
+            turned = read_image(path)
+            if turned.shape[:2] == (height, width):
+                return turned
+            raise InputError(
+                f"{path} is {image.shape[1]} x {image.shape[0]} pixels, but field <size> of {self._annotation_path(i)} "
+                f"says {width} x {height}; its boxes cannot be trusted"
+            )
+        return image
+
+    def index(self, image_id: str) -> int:
+        """Place of an image id. Raises KeyError."""
+        if not hasattr(self, "_index"):
+            self._index = {name: i for i, name in enumerate(self.ids)}
+        return self._index[image_id]
+
+    def subset(self, indices: Iterable[int]) -> VOCSet:
+        """The same set with only some pictures, in the order given."""
+        chosen = list(indices)
+        objects = [self.objects(i) for i in chosen]
+        other = object.__new__(VOCSet)
+        other.__dict__.update({key: value for key, value in self.__dict__.items() if key != "_index"})
+        other.ids = [self.ids[i] for i in chosen]
+        other._folders = [self._folders[i] for i in chosen]
+        other._sizes = [self._sizes[i] for i in chosen]
+        other._pack([o.boxes.numpy() for o in objects], [o.labels.numpy() for o in objects], [o.difficult.numpy() for o in objects])
+        return other
+
+    def _annotation_path(self, i: int) -> Path:
+        return self._folders[i] / "Annotations" / f"{self.ids[i]}.xml"
+
+    def _read_all(self) -> None:
+        boxes, labels, difficult = [], [], []
+        homes: dict[str, Path] = {}
+        for split in self.splits:
+            folder = find_folder(self.root, split.year)
+            for image_id in read_image_set(folder, split.name):
+                if homes.setdefault(image_id, folder) != folder:
+                    raise InputError(f"image id {image_id} is both in {homes[image_id]} and in {folder}; ids must be unique")
+        for image_id, folder in homes.items():
+            path = folder / "Annotations" / f"{image_id}.xml"
+            try:
+                annotation = self._sized(read_annotation(path), folder, image_id)
+            except InputError as error:
+                self._tolerate("picture left out", str(error))
+                continue
+            kept = [found for number, thing in enumerate(annotation.things, 1) if (found := self._checked(thing, annotation, path, number))]
+            self.ids.append(image_id)
+            self._folders.append(folder)
+            self._sizes.append((annotation.width, annotation.height))
+            boxes.append(np.array([box for box, _, _ in kept], np.float32).reshape(-1, 4))
+            labels.append(np.array([label for _, label, _ in kept], np.int64))
+            difficult.append(np.array([flag for _, _, flag in kept], bool))
+        if not self.ids:
+            first = next(iter(self._examples.values()))
+            raise InputError(f"{self.root}: no picture of {'+'.join(map(str, self.splits))} is usable; first problem: {first}")
+        self._pack(boxes, labels, difficult)
+
+    def _pack(self, boxes: list[np.ndarray], labels: list[np.ndarray], difficult: list[np.ndarray]) -> None:
+        """Few large arrays instead of many small ones: loader processes share them without copying."""
+        self._starts = np.cumsum([0, *map(len, labels)])
+        self._boxes = np.concatenate([np.zeros((0, 4), np.float32), *boxes])
+        self._labels = np.concatenate([np.zeros(0, np.int64), *labels])
+        self._difficult = np.concatenate([np.zeros(0, bool), *difficult])
+
+    def _sized(self, annotation: Annotation, folder: Path, image_id: str) -> Annotation:
+        """An annotation that does not say its picture's size takes it from the picture."""
+        if annotation.width and annotation.height:
+            return annotation
+        where = f"{folder / 'Annotations' / image_id}.xml: field <size> is missing or zero"
+        if self.strict:
+            raise InputError(where)
+        width, height = image_size(_image_path(folder, image_id))
+        self._tolerate("size taken from the picture", where)
+        return Annotation(width, height, annotation.things)
+
+    def _checked(self, thing: Thing, annotation: Annotation, path: Path, number: int) -> tuple[np.ndarray, int, bool] | None:
+        """(box, label, difficult), the box clipped to the picture, or None when the object is of no use."""
+        where = f"{path}, object {number} ({thing.name})"
+        if thing.name not in self.classes:
+            self._tolerate("object of unknown class left out", f"{where}: field <name> is none of the {len(self.classes)} classes in use")
+            return None
+        if thing.box is None:
+            self._tolerate("box left out", f"{where}: field <bndbox> does not hold four numbers")
+            return None
+        box, picture = np.array(thing.box), f"its {annotation.width} x {annotation.height} picture"
+        clipped = box.clip(0, [annotation.width, annotation.height] * 2)
+        if (box[2:] <= box[:2]).any() or (clipped[2:] <= clipped[:2]).any():
+            self._tolerate("box left out", f"{where}: field <bndbox> {_voc(box)} has no area inside {picture}")
+            return None
+        if (clipped != box).any():
+            self._tolerate("box clipped", f"{where}: field <bndbox> {_voc(box)} leaves {picture}")
+        return clipped, self.classes.index(thing.name), thing.difficult
+
+    def _tolerate(self, kind: str, message: str) -> None:
+        if self.strict:
+            raise InputError(message)
+        self.warnings[kind] += 1
+        self._examples.setdefault(kind, message)
+
+    def _warn(self) -> None:
+        for kind, count in self.warnings.items():
+            warnings.warn(f"{count} x {kind}; first: {self._examples[kind]}", DataWarning, stacklevel=3)
+
+
+def _image_path(folder: Path, image_id: str) -> Path:
+    candidates = [folder / "JPEGImages" / f"{image_id}{suffix}" for suffix in _SUFFIXES]
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _voc(box: np.ndarray) -> str:
+    """A box as the file has it: 1-based, inclusive."""
+    return f"({box[0] + 1:g}, {box[1] + 1:g}, {box[2]:g}, {box[3]:g})"

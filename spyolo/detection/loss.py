@@ -89,7 +89,7 @@ class DetectionLoss:
         here = p[t.picture, t.anchor, t.y, t.x]
         boxes = decode_boxes(here[:, :4], torch.stack([t.x, t.y], -1).to(p.dtype), pixels[t.anchor], stride)
         ciou = complete_box_iou_loss(boxes, t.boxes.to(boxes.dtype))
-        want = torch.zeros_like(p[..., 4])
+        want = torch.zeros(p.shape[:4], dtype=p.dtype, device=p.device)
         quality = 1 - self.iou_target * ciou.detach().clamp(0, 1)
         # Where two objects claim a cell, the better-fitting box sets its objectness: `amax` does not depend on their order.
         want.view(-1).scatter_reduce_(0, self.flat_index(t, want.shape), quality.to(want.dtype), "amax")

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +23,16 @@ from spyolo.errors import InputError
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+
+
+class Row(NamedTuple):
+    """One detection as a file has it, and where."""
+
+    where: str  # file and line or entry, for messages
+    image_id: str
+    label: int
+    box: tuple[float, float, float, float]  # x1 y1 x2 y2, see spyolo.boxes
+    score: float
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

@@ -4,10 +4,13 @@ from spyolo.data.dataset import Batch, DetectionDataset, Sample, collate
 from spyolo.data.images import image_size, read_image
 from spyolo.data.letterbox import Letterbox, letterbox
 from spyolo.data.placement import AugmentSettings
+from spyolo.data.sample import make_sample, shuffle_labels
+from spyolo.data.sample_drawing import SAMPLE_CLASSES
 from spyolo.data.splits import Split, parse_splits
 from spyolo.data.voc import VOC_CLASSES, DataWarning, VOCSet
 
 __all__ = [
+    "SAMPLE_CLASSES",
     "VOC_CLASSES",
     "AugmentSettings",
     "Batch",
@@ -20,6 +23,8 @@ __all__ = [
     "collate",
     "image_size",
     "letterbox",
+    "make_sample",
     "parse_splits",
     "read_image",
+    "shuffle_labels",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +118,13 @@ class VOCSet:
         other._folders = [self._folders[i] for i in chosen]
         other._sizes = [self._sizes[i] for i in chosen]
         other._pack([o.boxes.numpy() for o in objects], [o.labels.numpy() for o in objects], [o.difficult.numpy() for o in objects])
+        return other
+
+    def relabelled(self, change: Callable[[np.ndarray], np.ndarray]) -> VOCSet:
+        """The same set with other labels: `change` takes and returns all labels, [objects] int64."""
+        other = object.__new__(VOCSet)
+        other.__dict__.update(self.__dict__)
+        other._labels = change(self._labels)
         return other
 
     def _annotation_path(self, i: int) -> Path:

@@ -64,7 +64,7 @@ def assign(
     """Assign a batch's objects to anchors and cells.
 
     Args:
-        objects: truth of each picture, boxes in input pixels.
+        objects: truth of each picture, boxes in input pixels. One of no area gets no anchor (its CIoU is not a number).
         anchors: each scale's anchors [A, 2], as fractions of the input's longer side.
         strides: pixels a cell, of each scale.
         size: (height, width) of the input.
@@ -75,9 +75,9 @@ def assign(
     boxes = torch.cat([o.boxes for o in objects]).to(device)
     labels = torch.cat([o.labels for o in objects]).to(device)
     difficult = torch.cat([o.difficult for o in objects]).to(device)
-    sides = (boxes[:, 2:] - boxes[:, :2]).clamp(min=1e-3)
+    sides = boxes[:, 2:] - boxes[:, :2]
     centre = (boxes[:, 2:] + boxes[:, :2]) / 2
-    fits = shape_match(sides, torch.cat(list(anchors)) * max(size), factor)
+    fits = shape_match(sides.clamp(min=1e-3), torch.cat(list(anchors)) * max(size), factor) & (sides > 0).all(1, keepdim=True)
     scales, first = [], 0
     for shapes, stride in zip(anchors, strides):
         h, w = size[0] // stride, size[1] // stride

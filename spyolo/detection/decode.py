@@ -27,7 +27,8 @@ def decode_boxes(t: Tensor, cells: Tensor, anchors: Tensor, stride: int) -> Tens
     """Logits of boxes -> corners in pixels of the input.
 
     Centre = (cell + 2 sigma(t_xy) - 1/2) stride, so it can reach half a cell beyond its own, which is what lets neighbouring cells share an
-    object; side = anchor (2 sigma(t_wh))^2, at most four anchors, never infinite (Wang, Bochkovskiy & Liao, Scaled-YOLOv4, 2021).
+    object; side = anchor (2 sigma(t_wh))^2, at most four anchors, never infinite (Wang, Bochkovskiy & Liao, Scaled-YOLOv4, 2021). Sides
+    stop at 1/16384 of the anchor: a smaller box would round to equal corners in fp32, and the CIoU of a box of no area is not a number.
 
     Args:
         t: [..., 4] logits tx, ty, tw, th.
@@ -37,7 +38,7 @@ def decode_boxes(t: Tensor, cells: Tensor, anchors: Tensor, stride: int) -> Tens
     """
     s = torch.sigmoid(t)
     centre = (cells + 2 * s[..., :2] - 0.5) * stride
-    half = anchors * (2 * s[..., 2:]) ** 2 / 2
+    half = anchors * (2 * s[..., 2:].clamp(min=1 / 256)) ** 2 / 2
     return torch.cat([centre - half, centre + half], -1)
 
 

@@ -47,7 +47,8 @@ class DetectionLoss:
         box, objectness, classes: gains.
         smoothing: label smoothing of the class targets (eps: 1 -> 1 - eps/2, 0 -> eps/2).
         ignore_iou: see above.
-        iou_target: how far the objectness target of a positive is its box's IoU rather than 1 (0: always 1, the reference; 1: the IoU).
+        iou_target: how far the objectness target of a positive is its box's CIoU (clamped to [0, 1]) rather than 1 (0: always 1, the
+            reference; 1: the CIoU).
         factor: shape factor of the assignment.
     """
 

@@ -24,14 +24,19 @@ class BatchRenorm2d(nn.BatchNorm2d):
         """[B, C, H, W] -> the same."""
         if not self.training or self.running_mean is None or self.running_var is None:
             return super().forward(input)
-        var, mean = torch.var_mean(input.detach().float(), dim=(0, 2, 3), correction=0)
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+        # As in nn.BatchNorm2d, no momentum means a cumulative mean: that is how statistics are recalibrated.
+        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
+        wide = input.detach().to(torch.promote_types(input.dtype, torch.float32))
+        var, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
         std = (var + self.eps).sqrt()
         running_std = (self.running_var + self.eps).sqrt()
         r = (std / running_std).clamp(1 / self.r_max, self.r_max)
         d = ((mean - self.running_mean) / running_std).clamp(-self.d_max, self.d_max)
         # r and d act on the normalised value, so they fold into the affine part of one ordinary batch norm.
         return nn.functional.batch_norm(
-            input, self.running_mean, self.running_var, self.weight * r, self.bias + self.weight * d, True, self.momentum or 0.0, self.eps
+            input, self.running_mean, self.running_var, self.weight * r, self.bias + self.weight * d, True, momentum, self.eps
         )
 
 

@@ -38,6 +38,8 @@ class Units:
             return LeakyReLUUnit()
         if self.kind not in ("ltc", "lif"):
             raise ValueError(f"unit must be ltc, lif or relu; got {self.kind!r}")
+        if self.surrogate not in SURROGATES:
+            raise ValueError(f"surrogate must be one of {', '.join(SURROGATES)}; got {self.surrogate!r}")
         gate = build_gate("static" if self.kind == "lif" else self.gate, channels, self.norm)
         if self.kind == "lif":
             gate.requires_grad_(False)

@@ -55,6 +55,8 @@ class SpikingYOLO(nn.Module):
         self.neck = Neck(self.backbone.out_channels, spec.units)
         shapes = anchors_per_scale(spec.anchors, spec.masks)
         self.strides = self.backbone.strides
+        if len(shapes) != len(self.strides):
+            raise ValueError(f"masks must name the anchors of {len(self.strides)} scales, got {len(shapes)}: {spec.masks}")
         self.heads = nn.ModuleList(
             Head(c, len(a), spec.num_classes, spec.readout) for c, a in zip(self.neck.out_channels, shapes, strict=True)
         )

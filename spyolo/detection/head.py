@@ -52,5 +52,5 @@ class Head(nn.Module):
         if self.leak is not None:
             o = leaky_readout_step(x, before, torch.sigmoid(self.leak).view(-1, 1, 1))
         else:
-            o = leaky_readout_step(x, before, (1 / t).to(x.dtype))
+            o = leaky_readout_step(x, before, 1 / t.to(x.dtype))
         return o, ReadoutState(o, t)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spyolo.neurons.gates import build_gate
 from spyolo.neurons.lif import ALIFState, LIFState, alif_step, lif_step
 from spyolo.neurons.ltc import LTCState, ltc_step
-from spyolo.neurons.state import start
+from spyolo.neurons.state import STARTS, start
 from spyolo.neurons.surrogate import Surrogate, multi_gaussian
 
 
@@ -45,6 +45,8 @@ class LTCUnit(nn.Module):
         surrogate: Surrogate = multi_gaussian,
     ) -> None:
         super().__init__()
+        if start not in STARTS:
+            raise ValueError(f"start must be one of {', '.join(STARTS)}; got {start!r}")
         self.gate = gate
         self.adaptation_gate = adaptation_gate
         self.threshold, self.beta, self.detach_reset = threshold, beta, detach_reset

@@ -28,7 +28,7 @@ class SumLinearGate(nn.Module):
         nn.init.constant_(self.linear.bias, bias)
 
     def forward(self, current: Tensor, u: Tensor) -> Tensor:
-        return self.linear(current + u)
+        return self.linear((current + u).to(current.dtype))
 
 
 class ConvGate(nn.Module):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 Tree = TypeVar("Tree")
+STARTS = ("zeros", "uniform")
 
 
 def map_state(f: Callable[[Tensor], Tensor], state: Tree) -> Tree:
@@ -60,4 +61,4 @@ def start(shape: torch.Size, like: Tensor, kind: str = "zeros", seed: int = 0) -
     if kind == "uniform":
         generator = torch.Generator().manual_seed(seed)
         return torch.rand(shape[1:], generator=generator).to(like.device, dtype).expand(shape).clone()
-    raise ValueError(f"start must be 'zeros' or 'uniform', got {kind!r}")
+    raise ValueError(f"start must be one of {', '.join(STARTS)}; got {kind!r}")

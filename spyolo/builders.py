@@ -1,0 +1,129 @@
+"""From a config to the objects of a run: data, detector, loss, optimizer, rule. Each function is one decision."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Sampler
+
+from spyolo.config import Config
+from spyolo.data import VOC_CLASSES, Batch, DetectionDataset, VOCSet, collate
+from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
+from spyolo.errors import InputError
+from spyolo.learning import BPTT, FPTT, Rule, split_steps
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        InputError: a device this machine or torch does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} is not to be had here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def choose_workers(asked: int) -> int:
+    """-1: all cores but the one that trains, at most 8, at least 1 (a second process hides the decoding even on two cores)."""
+    return max(1, min(8, (os.cpu_count() or 1) - 1)) if asked < 0 else asked
+
+
+def class_names(config: Config) -> tuple[str, ...]:
+    return tuple(config.classes or VOC_CLASSES)
+
+
+def training_set(config: Config, preset: str | None = None) -> DetectionDataset:
+    """The pictures trained on, augmented by the config's preset or the one given."""
+    voc = VOCSet(config.data, config.train, class_names(config), strict=config.strict)
+    if config.limit:
+        voc = voc.subset(range(min(config.limit, len(voc))))
+    return DetectionDataset(voc, config.size, preset or config.augment, seed=config.seed)
+
+
+def validation_set(config: Config, limit: int = 0) -> DetectionDataset:
+    """The pictures measured on, letterboxed; only the first `limit` where it is not 0."""
+    voc = VOCSet(config.data, config.val, class_names(config), strict=config.strict)
+    return DetectionDataset(voc.subset(range(min(limit, len(voc)))) if limit else voc, config.size, "eval")
+
+
+class EpochOrder(Sampler[list[int]]):
+    """Batches of indices: a permutation that is a function of (seed, epoch).
+
+    Args:
+        count: size of the data set.
+        batch: pictures a batch; a short last batch is left out unless it is the only one.
+        first: batches of the epoch to skip (they were seen before an interruption).
+        most: stop after so many batches; 0: at the end.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, epoch: int, first: int = 0, most: int = 0) -> None:
+        self.batch, self.first = batch, first
+        self.order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
+        whole = max(1, count // batch)
+        self.per_epoch = min(whole, most) if most else whole
+
+    def __len__(self) -> int:
+        return self.per_epoch - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for i in range(self.first, self.per_epoch):
+            yield self.order[i * self.batch : (i + 1) * self.batch]
+
+
+def loader(dataset: DetectionDataset, order: EpochOrder, workers: int, pin: bool = False) -> DataLoader[Batch]:
+    """Batches of `dataset` in `order`."""
+    return DataLoader(dataset, batch_sampler=order, collate_fn=collate, num_workers=workers, pin_memory=pin)  # type: ignore[arg-type]
+
+
+def detector(config: Config, num_classes: int) -> SpikingYOLO:
+    """The config's detector with weights drawn from its seed."""
+    chosen = {k: getattr(config, k) for k in ("readout", "kind", "gate") if getattr(config, k) is not None}
+    if config.anchors is not None:
+        chosen["anchors"] = tuple(zip(config.anchors[::2], config.anchors[1::2]))
+    torch.manual_seed(config.seed)
+    return build_detector(
+        config.detector, num_classes, width=config.width, depth=config.depth, norm=config.norm, threshold=config.threshold,
+        detach_reset=config.detach_reset, start=config.start, **chosen,
+    )  # fmt: skip
+
+
+def loss(config: Config) -> DetectionLoss:
+    return DetectionLoss(
+        box=config.box_gain, objectness=config.objectness_gain, classes=config.class_gain, smoothing=config.smoothing,
+        iou_target=config.iou_target, factor=config.shape_factor,
+    )  # fmt: skip
+
+
+def optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
+    """Weight decay on matrices and kernels only: norms, biases and leaks are left free."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    betas = (config.momentum, 0.999)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    if config.optimizer == "adamax":
+        return torch.optim.Adamax(groups, config.lr, betas=betas)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, config.lr, betas=betas, fused=True)
+
+
+def rule(config: Config, optim: torch.optim.Optimizer) -> Rule:
+    clip = config.clip or None
+    return FPTT(optim, config.alpha, form=config.form, clip=clip) if config.rule == "fptt" else BPTT(optim, clip=clip)
+
+
+def steps_plan(config: Config, timesteps: int) -> list[int]:
+    """Steps of each part: FPTT updates at every step unless told otherwise, BPTT once a sequence."""
+    return split_steps(timesteps, min(config.parts, timesteps) or (timesteps if config.rule == "fptt" else 1))

@@ -1,0 +1,171 @@
+"""Weights and training checkpoints as safetensors, written whole or not at all. Nothing is ever unpickled.
+
+A weights file holds a detector's tensors and, in its metadata, all that is needed to build and run it again. A training checkpoint
+(`last.safetensors`) holds besides the rule's averages, the EMA and the optimizer's moments.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from spyolo.detection import DetectorSpec, SpikingYOLO, Units
+from spyolo.errors import InputError
+
+WEIGHTS_OF = ("w", "average", "ema")
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """What a weights file says of itself."""
+
+    spec: DetectorSpec
+    classes: tuple[str, ...]
+    size: int = 416
+    timesteps: int = 3
+    metrics: dict[str, Any] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
+    """Call `write(temporary)`, make sure it is on disk, then put it in place of `path`: a crash leaves the old file or the new one.
+
+    Raises:
+        InputError: the folder cannot be written, or the disk is full; the old file is untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb") as f:
+            os.fsync(f.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: cannot be written ({error}); what was there before is untouched") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+    """Tensors and JSON metadata as one safetensors file, atomically."""
+    ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    write_atomically(path, lambda temporary: save_file(ready, temporary, text))
+
+
+def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file.
+
+    Raises:
+        InputError: no such file, or not a whole safetensors file.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such weights file")
+    try:
+        with safe_open(path, framework="pt") as f:
+            return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118 (safe_open is no dict)
+    except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); only safetensors are read") from error
+
+
+def info_to_metadata(info: WeightsInfo) -> dict[str, Any]:
+    return {"format": "spyolo-1", **dataclasses.asdict(info)}
+
+
+def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> WeightsInfo:
+    """Read back what `info_to_metadata` wrote.
+
+    Raises:
+        InputError: not our file, or a field that is missing or malformed.
+    """
+    if metadata.get("format") != "spyolo-1":
+        raise InputError(f"{path}: its metadata has no spyolo description, so it does not say which detector it belongs to")
+    try:
+        spec = json.loads(metadata["spec"])
+        spec["units"] = Units(**spec["units"])
+        spec["anchors"] = tuple(tuple(a) for a in spec["anchors"])
+        spec["masks"] = tuple(tuple(m) for m in spec["masks"])
+        rest = {k: json.loads(metadata[k]) for k in ("classes", "size", "timesteps", "metrics", "notes")}
+        return WeightsInfo(DetectorSpec(**spec), tuple(rest.pop("classes")), **rest)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: its metadata field is missing or malformed: {error}") from error
+
+
+def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dtype: torch.dtype | None = None) -> None:
+    """A detector's weights and description; `dtype` (bf16, fp16) halves the file."""
+    state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in detector.state_dict().items()}
+    save_tensors(path, state, info_to_metadata(info))
+
+
+def detector_tensors(tensors: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:
+    """A detector's own tensors out of a weights file, or out of a training checkpoint with the chosen weights in place."""
+    if not any(k.startswith("model.") for k in tensors):
+        return dict(tensors)
+    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    if weights != "w":
+        state |= {k.removeprefix(f"{weights}."): v for k, v in tensors.items() if k.startswith(f"{weights}.")}
+    return state
+
+
+def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = torch.float32) -> tuple[SpikingYOLO, WeightsInfo]:
+    """A detector, in evaluation mode, and what its file says of it.
+
+    Args:
+        path: a weights file, or a training checkpoint.
+        weights: of a checkpoint, which ones: `w`, `average` or `ema` (norm statistics are W's: recalibrate for the others).
+
+    Raises:
+        InputError: no such file, not ours, or tensors that do not fit the description; names the first.
+    """
+    tensors, metadata = load_tensors(path)
+    info = info_from_metadata(metadata, path)
+    if weights not in WEIGHTS_OF:
+        raise InputError(f"weights must be one of {', '.join(WEIGHTS_OF)}; got {weights!r}")
+    state = detector_tensors(tensors, weights)
+    try:
+        detector = SpikingYOLO(info.spec)
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"{path}: its description cannot be built: {error}") from error
+    wanted = detector.state_dict()
+    for name, tensor in wanted.items():
+        if name not in state:
+            raise InputError(f"{path}: tensor {name} is missing")
+        if state[name].shape != tensor.shape:
+            raise InputError(f"{path}: tensor {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
+    detector.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items() if k in wanted})
+    return detector.to(dtype).eval(), info
+
+
+def initialise(detector: SpikingYOLO, path: str | Path) -> list[str]:
+    """Warm start: copy every tensor that fits in name and shape (the ANN twin's fit a spiking detector's convolutions and norms).
+
+    Returns:
+        Names in the detector that stayed as they were.
+
+    Raises:
+        InputError: nothing fits, or the heads are of another class count.
+    """
+    tensors, metadata = load_tensors(path)
+    state = detector_tensors(tensors, "ema" if any(k.startswith("ema.") for k in tensors) else "w")
+    wanted = detector.state_dict()
+    heads = [k for k in state if k.startswith("heads.") and k in wanted and state[k].shape != wanted[k].shape]
+    if heads:
+        there = len(json.loads(metadata.get("classes", "[]")))
+        raise InputError(f"{path}: weights for {there} classes, the detector has {detector.spec.num_classes} ({heads[0]} differs)")
+    fitting = {k: v.to(wanted[k].dtype) for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
+    if not fitting:
+        raise InputError(f"{path}: no tensor fits this detector")
+    detector.load_state_dict(fitting, strict=False)
+    return [k for k in wanted if k not in fitting]

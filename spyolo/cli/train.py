@@ -1,0 +1,65 @@
+"""Train a detector.
+
+    tools/train.py                                            the embedded default: draws the sample set, trains a narrow spyv4_lite on it
+    tools/train.py --preset voc --data DIR --out runs/voc     PASCAL VOC (DIR holds VOCdevkit)
+    tools/train.py --resume runs/voc                          go on where a run was stopped or killed
+    tools/train.py --preset voc --data DIR --init weights/x.safetensors      warm start
+
+Any field of the config is an option (`--lr 2e-3 --timesteps 4`). The run folder gets the resolved config, log.csv and TensorBoard
+events, last and best checkpoint, curves.png, metrics.json and predictions.png. Ctrl-C stops after the batch, resumably.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from spyolo.cli.options import add_config_options, given_options
+from spyolo.config import Config, load_config, load_preset, preset_names
+from spyolo.errors import InputError
+
+SAMPLE_FOLDER = Path("runs/sample-data")
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--preset", default="sample", help=f"preset ({', '.join(preset_names())}) or YAML file [sample]")
+    p.add_argument("--resume", metavar="RUN", help="run folder to go on with, with its own config; options given change it")
+    p.add_argument("--init", metavar="WEIGHTS", help="start from the tensors of this file that fit")
+    p.add_argument("--quiet", action="store_true", help="no progress bars")
+    add_config_options(p)
+    return p
+
+
+def resolve(args: argparse.Namespace) -> Config:
+    """The run's config: preset or resumed run, then the options given; the sample set is drawn where no data is named."""
+    if args.resume:
+        path = Path(args.resume) / "config.yaml"
+        if not path.exists():
+            raise InputError(f"{args.resume}: no run to resume here (config.yaml is missing)")
+        return load_config(path).updated(given_options(args) | {"out": args.resume})
+    config = load_preset(args.preset).updated(given_options(args))
+    if config.data:
+        return config
+    if args.preset != "sample":
+        raise InputError("--data is missing: the folder that holds VOCdevkit")
+    from spyolo.data.sample import SAMPLE_CLASSES, make_sample
+
+    make_sample(SAMPLE_FOLDER)
+    return config.updated({"data": str(SAMPLE_FOLDER), "classes": SAMPLE_CLASSES})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    config = resolve(args)
+    from spyolo.summary import describe_start, finish
+    from spyolo.trainer import Trainer  # after parsing: --help and bad options need no torch
+
+    trainer = Trainer(config, resume=bool(args.resume), init=args.init, quiet=args.quiet)
+    print(describe_start(trainer))
+    if not trainer.fit():
+        print(f"stopped after epoch {trainer.epoch} and {trainer.batch} batches; go on with --resume {config.out}")
+        return 0
+    print(finish(trainer))
+    return 0

@@ -1,0 +1,270 @@
+"""Everything a training run depends on, in one frozen, checked, printable place.
+
+A run is a function of (config, data, seed). Presets are YAML files in spyolo/presets/; a file or a command line changes fields by name.
+Field names are unique over the sections, so `--lr 0.01` needs no section.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spyolo.errors import InputError
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def option(default: Any, text: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None) -> Any:
+    """A field with its help line and its limits (inclusive)."""
+    return field(default=default, metadata={"help": text, "choices": choices, "low": low, "high": high})
+
+
+@dataclass(frozen=True)
+class Network:
+    detector: str = option("spyv4_lite", "detector", choices=("spyv4", "spyv4_lite", "yolov4_tiny"))
+    width: float = option(1.0, "multiplier on all channels", low=0.05, high=8)
+    depth: int = option(1, "inner cells of each CSP block beyond the first", low=0, high=16)
+    readout: str | None = option(None, "head logits over time; none: the detector's own", choices=("last", "mean", "leaky"))
+    kind: str | None = option(None, "hidden units; none: the detector's own", choices=("ltc", "lif", "relu"))
+    gate: str | None = option(
+        None, "what sets tau; none: the detector's own", choices=("conv", "depthwise", "pointwise", "static")
+    )
+    norm: str = option("batch", "norm of the currents, shared over the steps", choices=("batch", "renorm"))
+    threshold: float = option(1.0, "firing threshold", low=1e-3)
+    detach_reset: bool = option(False, "keep the gradient out of the reset")
+    start: str = option("zeros", "membranes before the first step", choices=("zeros", "uniform"))
+    anchors: tuple[float, ...] | None = option(None, "w,h pairs at 416 pixels (tools/anchors.py fits them); none: YOLOv4-tiny's six")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    data: str = option("", "folder that holds VOCdevkit")
+    train: str = option("2007:train+2012:trainval", "splits trained on")
+    val: str = option("2007:val", "splits measured on")
+    classes: tuple[str, ...] | None = option(None, "class names in order; none: VOC's twenty")
+    size: int = option(416, "input side in pixels, a multiple of 32", low=32, high=4096)
+    augment: str = option("mosaic", "augmentation preset", choices=("eval", "train", "mosaic"))
+    plain_epochs: int = option(0, "last epochs without mosaic", low=0)
+    cache: str = option("none", "keep decoded pictures", choices=("none", "ram", "disk"))
+    workers: int = option(-1, "loader processes; -1: chosen by the number of cores", low=-1)
+    strict: bool = option(False, "fail on a bad sample instead of warning and counting")
+    limit: int = option(0, "use only the first so many training pictures; 0: all", low=0)
+
+
+@dataclass(frozen=True)
+class Learning:
+    rule: str = option("fptt", "learning rule", choices=("fptt", "bptt"))
+    form: str = option("feddyn", "form of FPTT", choices=("feddyn", "paper", "reference"))
+    alpha: float = option(0.1, "FPTT: pull toward the running average", low=1e-9)
+    timesteps: int = option(3, "steps each picture is shown, in training and evaluation", low=1, high=1024)
+    parts: int = option(0, "updates a sequence (FPTT-K); 0: one a step (FPTT), one a sequence (BPTT)", low=0)
+    clip: float = option(10.0, "global L2 norm the task's gradient is clipped to; 0: not", low=0)
+    optimizer: str = option("adamw", "optimizer", choices=("adamw", "adam", "adamax", "sgd"))
+    lr: float = option(1e-3, "peak learning rate", low=0)
+    lr_final: float = option(0.02, "last learning rate, as a share of the peak (cosine)", low=0, high=1)
+    warmup: float = option(1.0, "epochs of linear warm-up", low=0)
+    weight_decay: float = option(5e-4, "decay of convolution weights", low=0)
+    momentum: float = option(0.9, "SGD momentum, or Adam's beta1", low=0, high=0.9999)
+    epochs: int = option(30, "passes over the training set", low=1)
+    batch: int = option(16, "pictures a batch", low=1)
+    ema: float = option(0.998, "decay of the weights' moving average; 0: none", low=0, high=0.99999)
+    amp: str = option("bf16", "autocast of convolutions; the state stays fp32", choices=("bf16", "none"))
+
+
+@dataclass(frozen=True)
+class Loss:
+    box_gain: float = option(3.0, "weight of the CIoU term", low=0)
+    objectness_gain: float = option(1.0, "weight of the objectness term", low=0)
+    class_gain: float = option(1.0, "weight of the class term", low=0)
+    smoothing: float = option(0.0, "label smoothing of the class targets", low=0, high=0.5)
+    iou_target: float = option(0.5, "objectness target of a positive: 0 means 1, 1 means its box's IoU", low=0, high=1)
+    shape_factor: float = option(4.0, "largest ratio of sides at which an anchor answers for an object", low=1)
+    rate_weight: float = option(0.0, "weight of the firing-rate regulariser", low=0)
+    rate_low: float = option(0.02, "channels that fire less are pulled up", low=0, high=1)
+    rate_high: float = option(0.2, "channels that fire more are pulled down", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    weights_of: str = option("ema", "weights evaluated and kept as best", choices=("w", "average", "ema"))
+    recalibrate: int = option(16, "batches over which norm statistics are taken anew for the evaluated weights; 0: not", low=0)
+    eval_every: int = option(5, "epochs between evaluations (the last epoch always is)", low=1)
+    eval_limit: int = option(0, "evaluate on the first so many pictures only while training; 0: all", low=0)
+    confidence: float = option(0.005, "floor on scores", low=0, high=1)
+    nms_iou: float = option(0.5, "overlap above which the worse box of a class is dropped", low=0, high=1)
+    max_detections: int = option(100, "boxes a picture at most", low=1)
+
+
+@dataclass(frozen=True)
+class Run:
+    out: str = option("runs/train", "run folder")
+    seed: int = option(0, "seed of weights, order and augmentation", low=0)
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
+    save_seconds: float = option(60.0, "seconds between checkpoints inside an epoch", low=0)
+    max_minutes: float = option(0.0, "stop (resumably) after so many minutes; 0: when done", low=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """A run. Sections only group the fields for reading."""
+
+    network: Network = Network()
+    dataset: Dataset = Dataset()
+    learning: Learning = Learning()
+    loss: Loss = Loss()
+    evaluation: Evaluation = Evaluation()
+    run: Run = Run()
+
+    def __getattr__(self, name: str) -> Any:
+        """`config.lr` for `config.learning.lr`: names are unique."""
+        section = FIELDS.get(name)
+        if section is None:
+            raise AttributeError(name)
+        return getattr(getattr(self, section[0]), name)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        return dataclasses.asdict(self)
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(plain(self.to_dict()), sort_keys=False)
+
+    def updated(self, values: Mapping[str, Any], where: str = "command line") -> Config:
+        """A copy with fields changed; values may be strings.
+
+        Raises:
+            InputError: an unknown field or a value that does not fit, naming `where` and the field.
+        """
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in FIELDS:
+                near = difflib.get_close_matches(name, FIELDS, 1)
+                hint = f"; did you mean {near[0]!r}?" if near else f"; fields are {', '.join(sorted(FIELDS))}"
+                raise InputError(f"{where}: unknown field {name!r}{hint}")
+            section, f, kind = FIELDS[name]
+            sections.setdefault(section, {})[name] = checked(value, f, kind, where)
+        new = {s: dataclasses.replace(getattr(self, s), **v) for s, v in sections.items()}
+        return dataclasses.replace(self, **new).consistent(where)
+
+    def consistent(self, where: str) -> Config:
+        """Checks that need more than one field."""
+        if self.size % 32:
+            raise InputError(f"{where}: size must be a multiple of 32, got {self.size}")
+        if self.parts > self.timesteps:
+            raise InputError(f"{where}: parts ({self.parts}) cannot exceed timesteps ({self.timesteps})")
+        anchors = self.anchors
+        if anchors is not None and (len(anchors) != 12 or min(anchors) <= 0):
+            raise InputError(f"{where}: anchors needs six pairs of positive sides, got {list(anchors)}")
+        return self
+
+
+def plain(tree: Any) -> Any:
+    """Tuples as lists, for YAML."""
+    if isinstance(tree, dict):
+        return {k: plain(v) for k, v in tree.items()}
+    return [plain(v) for v in tree] if isinstance(tree, tuple | list) else tree
+
+
+def _fields() -> dict[str, tuple[str, dataclasses.Field[Any], Any]]:
+    """name -> (section, field, type) over all sections."""
+    found: dict[str, tuple[str, dataclasses.Field[Any], Any]] = {}
+    for section in dataclasses.fields(Config):
+        cls = typing.get_type_hints(Config)[section.name]
+        hints = typing.get_type_hints(cls)
+        for f in dataclasses.fields(cls):
+            assert f.name not in found, f.name
+            found[f.name] = (section.name, f, hints[f.name])
+    return found
+
+
+def checked(value: Any, f: dataclasses.Field[Any], kind: Any, where: str) -> Any:
+    """`value` as the field's type, inside its limits."""
+    try:
+        value = converted(value, kind)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {f.name} must be {type_name(kind)}, got {value!r}") from error
+    choices, low, high = f.metadata["choices"], f.metadata["low"], f.metadata["high"]
+    if choices and value is not None and value not in choices:
+        raise InputError(f"{where}: {f.name} must be one of {', '.join(choices)}; got {value!r}")
+    if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+        raise InputError(f"{where}: {f.name} must be {limits(low, high)}, got {value}")
+    return value
+
+
+def limits(low: float | None, high: float | None) -> str:
+    return f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"between {low:g} and {high:g}"
+
+
+def type_name(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    if isinstance(kind, types.UnionType):
+        return type_name(typing.get_args(kind)[0]) + " or none"
+    return "a list" if typing.get_origin(kind) is tuple else names[kind]
+
+
+def converted(value: Any, kind: Any) -> Any:
+    if isinstance(kind, types.UnionType):
+        return None if value is None or str(value).lower() in ("none", "null", "") else converted(value, typing.get_args(kind)[0])
+    if typing.get_origin(kind) is tuple:
+        items = [v.strip() for v in value.split(",")] if isinstance(value, str) else value
+        return tuple(converted(v, typing.get_args(kind)[0]) for v in items)
+    if kind is bool:
+        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        return words[str(value).lower()] if str(value).lower() in words else int("x")
+    if kind is str and not isinstance(value, str):
+        raise TypeError(value)
+    if kind is int and (isinstance(value, bool) or (isinstance(value, float) and value != int(value))):
+        raise TypeError(value)
+    result = kind(value)
+    if kind is float and result != result:
+        raise ValueError(value)
+    return result
+
+
+FIELDS = _fields()
+
+
+def load_config(path: str | Path, base: Config | None = None) -> Config:
+    """A config from a YAML file: sections of fields, or fields alone. What it does not name stays as in `base`.
+
+    Raises:
+        InputError: no such file, no YAML, an unknown field or a bad value; names the file and the field.
+    """
+    path = Path(path)
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such config file; presets are {', '.join(preset_names())}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path}: not readable as YAML: {str(error).splitlines()[0]}") from error
+    return (base or Config()).updated(flattened(tree, str(path)), str(path))
+
+
+def flattened(tree: Any, where: str) -> dict[str, Any]:
+    """Sections of fields -> fields."""
+    if not isinstance(tree, dict):
+        raise InputError(f"{where}: expected fields and their values, got {type(tree).__name__}")
+    flat: dict[str, Any] = {}
+    sections = {f.name for f in dataclasses.fields(Config)}
+    for name, value in tree.items():
+        if name in sections and isinstance(value, dict):
+            flat.update(value)
+        else:
+            flat[str(name)] = value
+    return flat
+
+
+def preset_names() -> list[str]:
+    return sorted(p.stem for p in PRESETS.glob("*.yaml"))
+
+
+def load_preset(name: str) -> Config:
+    """A preset by name, or a YAML file by path."""
+    return load_config(name if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml")

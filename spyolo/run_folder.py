@@ -1,0 +1,82 @@
+"""What a run leaves behind: resolved config, log (CSV and TensorBoard), curves. Every file is rewritten whole from the run's history,
+so that an interrupted and resumed run shows no gap and no line twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from spyolo.checkpoint import write_atomically
+
+Row = dict[str, float | int]
+COLUMNS = (
+    "epoch", "updates", "lr", "loss", "box", "objectness", "classes", "firing_rate", "seconds", "voc10_ap50", "voc07_ap50", "voc10_ap50_95",
+)  # fmt: skip
+
+
+class RunFolder:
+    """Paths and writers of one run folder."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.yaml"
+        self.log = self.path / "log.csv"
+        self.last = self.path / "last.safetensors"
+        self.best = self.path / "best.safetensors"
+        self.curves = self.path / "curves.png"
+        self.metrics = self.path / "metrics.json"
+        self.pictures = self.path / "predictions.png"
+        self._board: Any = None
+
+    def write_text(self, path: Path, text: str) -> None:
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+
+    def write_log(self, history: Sequence[Row]) -> None:
+        """The whole history as CSV; an empty cell where an epoch was not evaluated."""
+        out = io.StringIO()
+        writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in history)
+        self.write_text(self.log, out.getvalue())
+
+    def board(self, history: Sequence[Row]) -> None:
+        """Send the newest row to TensorBoard; on the first call of a process, what an earlier one wrote past it is purged."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        row = history[-1]
+        if self._board is None:
+            self._board = SummaryWriter(str(self.path), purge_step=int(row["epoch"]))
+        for name, value in row.items():
+            if name != "epoch":
+                self._board.add_scalar(("val/" if "ap50" in name else "train/") + name, value, int(row["epoch"]))
+        self._board.flush()
+
+    def plot(self, history: Sequence[Row]) -> None:
+        """Loss terms, AP, firing rate and learning rate over the epochs, as one picture."""
+        figure = Figure(figsize=(11, 6.5), layout="constrained")
+        axes = figure.subplots(2, 2)
+        panels = [
+            (("loss", "box", "objectness", "classes"), "loss"),
+            (("voc10_ap50", "voc07_ap50", "voc10_ap50_95"), "AP on the validation split"),
+            (("firing_rate",), "mean firing rate"),
+            (("lr",), "learning rate"),
+        ]
+        for ax, (names, title) in zip(axes.flat, panels):
+            for name in names:
+                points = [(r["epoch"], r[name]) for r in history if name in r]
+                ax.plot(*zip(*points), marker="." if len(points) < 60 else None, label=name) if points else None
+            ax.set(title=title, xlabel="epoch")
+            ax.grid(alpha=0.3)
+            if len(names) > 1:
+                ax.legend(frameon=False)
+        write_atomically(self.curves, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+
+    def close(self) -> None:
+        if self._board is not None:
+            self._board.close()

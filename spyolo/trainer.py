@@ -1,0 +1,288 @@
+"""A training run from its config to its folder: reads as a story, resumes anywhere.
+
+The state of a run is its position (epoch, batch), the weights and what the rule, the EMA and the optimizer remember; order and
+augmentation are functions of (seed, epoch, sample). So a run that was killed goes on from its last checkpoint to the same weights.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from spyolo import builders, engine
+from spyolo.boxes import Detections
+from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, load_tensors, save_tensors, save_weights
+from spyolo.config import Config
+from spyolo.errors import InputError
+from spyolo.evaluation import evaluate_detections
+from spyolo.learning import EMA, swapped
+from spyolo.neurons import norms
+from spyolo.run_folder import Row, RunFolder
+
+METERS = ("loss", "box", "objectness", "classes", "firing_rate")
+
+
+class Trainer:
+    """One run. `fit()` trains to the end (or to `max_minutes`, or to a signal) and returns whether the run is complete.
+
+    Args:
+        config: the run.
+        resume: go on from the run folder's last checkpoint.
+        init: weights to start from (a warm start: W_bar = W, lambda = 0, fresh moments).
+        quiet: no progress bars.
+
+    Raises:
+        InputError: a run folder that already holds a run (without `resume`), data or weights that do not fit.
+    """
+
+    def __init__(self, config: Config, *, resume: bool = False, init: str | None = None, quiet: bool = False) -> None:
+        self.config, self.quiet = config, quiet
+        self.folder = RunFolder(config.out)
+        self.device = builders.choose_device(config.device)
+        if not resume and self.folder.last.exists():
+            raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
+        self.classes = builders.class_names(config)
+        self.train_set = builders.training_set(config)
+        self.val_set = builders.validation_set(config, config.eval_limit)
+        if not len(self.train_set):
+            raise InputError(f"{config.data}: the splits {config.train} hold no picture to train on")
+        self.detector = builders.detector(config, len(self.classes)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if init:
+            self.untouched = initialise(self.detector, init)
+        self.loss = builders.loss(config)
+        self.optimizer = builders.optimizer(config, self.detector)
+        self.rule = builders.rule(config, self.optimizer)
+        self.ema = EMA(self.rule.weights, config.ema)
+        self.timesteps = config.timesteps if self.detector.spiking else 1  # the ANN twin's steps would all be the same
+        self.plan = builders.steps_plan(config, self.timesteps)
+        self.epoch, self.batch = 0, 0
+        self.per_epoch = builders.EpochOrder(len(self.train_set), config.batch, 0, 0).per_epoch
+        self.history: list[Row] = []
+        self.best = -1.0
+        self.meters = torch.zeros(len(METERS), dtype=torch.float64, device=self.device)
+        self.stopping = False
+        self.seconds = 0.0
+        if resume:
+            self.load()
+
+    # ---- the story -------------------------------------------------------------------------------------------------------------------
+
+    def fit(self) -> bool:
+        """Train until done or told to stop; every checkpoint along the way is whole. Returns True when the run is complete."""
+        self.folder.write_text(self.folder.config, self.config.to_yaml())
+        self.started = self.saved = time.monotonic()
+        with self.stop_on_signals():
+            while self.epoch < self.config.epochs and not self.stopping:
+                self.run_epoch()
+                if self.batch < self.per_epoch:
+                    break
+                self.end_epoch()
+        self.folder.close()
+        return self.epoch >= self.config.epochs
+
+    def run_epoch(self) -> None:
+        """The rest of the present epoch's batches, saving now and then."""
+        began = time.monotonic()
+        bar = tqdm(total=self.per_epoch, initial=self.batch, desc=f"epoch {self.epoch + 1}/{self.config.epochs}", disable=self.quiet, leave=False)
+        logs = engine.train_one_epoch(
+            self.detector, self.loss, self.rule, self.batches(), self.plan, device=self.device, amp=self.config.amp,
+            penalty=engine.Penalty(self.config.rate_weight, self.config.rate_low, self.config.rate_high),
+            before_batch=self.set_rates, after_update=self.ema.update,
+        )  # fmt: skip
+        for log in logs:
+            self.batch += 1
+            self.meters += torch.stack([log.loss, log.box, log.objectness, log.classes, log.rate]).to(self.meters)
+            bar.update()
+            if self.batch % 10 == 0 or self.batch == self.per_epoch:
+                self.check_and_show(bar)
+            if self.stopping or self.out_of_time():
+                self.stopping = True
+                break
+            if self.batch < self.per_epoch and time.monotonic() - self.saved > self.config.save_seconds:
+                self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
+                self.save()
+        bar.close()
+        self.seconds += time.monotonic() - began
+        if self.stopping and self.batch < self.per_epoch:
+            self.save()
+
+    def end_epoch(self) -> None:
+        """Log the epoch, evaluate where due, save."""
+        self.rule.end_epoch()
+        means = (self.meters / self.per_epoch).tolist()
+        self.epoch, self.batch = self.epoch + 1, 0
+        updates = self.epoch * self.per_epoch * len(self.plan)
+        row: Row = {"epoch": self.epoch, "updates": updates, "lr": self.optimizer.param_groups[0]["lr"], **dict(zip(METERS, means))}
+        row["seconds"] = self.seconds
+        if self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs:
+            metrics = self.evaluate()
+            row |= {k: metrics[k] for k in ("voc10_ap50", "voc07_ap50", "voc10_ap50_95") if metrics[k] is not None}
+        self.history.append(row)
+        self.meters.zero_()
+        self.seconds = 0.0
+        self.save()
+        self.folder.write_log(self.history)
+        self.folder.board(self.history)
+        self.folder.plot(self.history)
+        if not self.quiet:
+            scores = f"  mAP@0.5 {row['voc10_ap50']:.3f}" if "voc10_ap50" in row else ""
+            tqdm.write(f"epoch {self.epoch:>3}  loss {row['loss']:.3f}  firing rate {row['firing_rate']:.3f}  {row['seconds']:.0f} s{scores}")
+
+    def evaluate(self) -> dict[str, Any]:
+        """Measure the chosen weights, with norm statistics of their own; keep them as best.safetensors if they are."""
+        with self.evaluated_weights():
+            found = self.detect()
+            truth = {name: self.val_set.voc.objects(i) for i, name in enumerate(self.val_set.voc.ids) if name in found}
+            metrics = evaluate_detections(truth, found, self.classes)
+            score = metrics["voc10_ap50"] or 0.0
+            if score > self.best:
+                self.best = score
+                keys = ("voc10_ap50", "voc07_ap50", "voc10_ap50_95", "coco_ap")
+                info = self.info({k: metrics[k] for k in keys if k in metrics} | {"split": self.config.val, "pictures": len(truth)})
+                save_weights(self.folder.best, self.detector, info)
+        return metrics
+
+    # ---- its parts -------------------------------------------------------------------------------------------------------------------
+
+    def batches(self) -> Any:
+        """What is left of this epoch."""
+        plain = self.epoch >= self.config.epochs - self.config.plain_epochs
+        dataset = builders.training_set(self.config, "train") if plain and self.config.augment == "mosaic" else self.train_set
+        dataset.set_epoch(self.epoch)
+        order = builders.EpochOrder(len(dataset), self.config.batch, self.config.seed, self.epoch, self.batch)
+        return builders.loader(dataset, order, builders.choose_workers(self.config.workers), self.device.type == "cuda")
+
+    def set_rates(self) -> None:
+        """Linear warm-up, then a cosine down to `lr_final` of the peak: a function of the position alone."""
+        c = self.config
+        done = (self.epoch + self.batch / self.per_epoch) / c.epochs
+        ramp = min(1.0, (self.epoch * self.per_epoch + self.batch + 1) / max(1.0, c.warmup * self.per_epoch))
+        for group in self.optimizer.param_groups:
+            group["lr"] = c.lr * ramp * (c.lr_final + (1 - c.lr_final) * (1 + math.cos(math.pi * done)) / 2)
+
+    def check_and_show(self, bar: Any) -> None:
+        """The one place that reads a training value back from the device."""
+        loss = float(self.meters[0]) / self.batch
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss is not finite in epoch {self.epoch + 1} near batch {self.batch}; the last good checkpoint is {self.folder.last}; "
+                "a lower --lr, a lower --clip or --amp none usually mends it"
+            )
+        bar.set_postfix(loss=f"{loss:.3f}", rate=f"{float(self.meters[4]) / self.batch:.3f}")
+
+    def out_of_time(self) -> bool:
+        return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started
+
+    @contextmanager
+    def stop_on_signals(self) -> Iterator[None]:
+        """SIGINT and SIGTERM end the run after the present batch, with a checkpoint; a second one ends it at once."""
+
+        def stop(number: int, frame: Any) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+            tqdm.write("stopping after this batch; press Ctrl-C again to stop at once")
+
+        try:
+            before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:  # not the main thread: the caller handles signals
+            before = {}
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Inside, the detector holds the weights that are evaluated, with norm statistics taken for them over the T in use."""
+        chosen = {"w": self.rule.weights, "average": self.rule.average, "ema": self.ema.average}[self.config.weights_of]
+        buffers = {k: v.clone() for k, v in self.detector.named_buffers()}
+        with swapped(self.rule.weights, chosen):
+            try:
+                if self.config.recalibrate and norms(self.detector):
+                    engine.recalibrate(self.detector, self.calibration_batches(), self.timesteps, device=self.device, amp=self.config.amp)
+                yield
+            finally:
+                for k, v in self.detector.named_buffers():
+                    v.copy_(buffers[k])
+                self.detector.train()
+
+    def calibration_batches(self) -> Any:
+        """Training pictures, letterboxed as in evaluation: the norms shall fit what they will see."""
+        dataset = builders.training_set(self.config, "eval")
+        order = builders.EpochOrder(len(dataset), self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
+        return builders.loader(dataset, order, builders.choose_workers(self.config.workers))
+
+    def detect(self) -> dict[str, Detections]:
+        return engine.detect(
+            self.detector, self.val_set, (self.timesteps,), confidence=self.config.confidence, nms_iou=self.config.nms_iou,
+            max_detections=self.config.max_detections, batch_size=self.config.batch, device=self.device, amp=self.config.amp,
+            workers=builders.choose_workers(self.config.workers), progress=not self.quiet,
+        )[self.timesteps]  # fmt: skip
+
+    def info(self, metrics: dict[str, Any]) -> WeightsInfo:
+        notes = {"epoch": self.epoch, "weights_of": self.config.weights_of, "train": self.config.train, "pictures": len(self.train_set)}
+        return WeightsInfo(self.detector.spec, self.classes, self.config.size, self.timesteps, metrics, notes)
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """The whole state of the run, atomically."""
+        names = self.weight_names()
+        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.detector.state_dict().items()}
+        for kind, values in self.remembered().items():
+            tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
+        for i, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optim.{names[i]}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+        tensors["meters"] = self.meters
+        position = {"epoch": self.epoch, "batch": self.batch, "ema_updates": self.ema.updates, "best": self.best, "seconds": self.seconds}
+        metadata = info_to_metadata(self.info({})) | {"position": position, "history": self.history, "config": self.config.to_dict()}
+        save_tensors(self.folder.last, tensors, metadata)
+        self.saved = time.monotonic()
+
+    def remembered(self) -> dict[str, list[Tensor]]:
+        """What is kept per weight besides the weight: the rule's tensors and the EMA."""
+        return {**self.rule.state_dict(), "ema": self.ema.average}
+
+    def weight_names(self) -> list[str]:
+        """Names of the trained weights in the optimizer's order."""
+        by_id = {id(p): name for name, p in self.detector.named_parameters()}
+        return [by_id[id(w)] for w in self.rule.weights]
+
+    def load(self) -> None:
+        """Take up the run where its last checkpoint left it."""
+        tensors, metadata = load_tensors(self.folder.last)
+        try:
+            position, history = json.loads(metadata["position"]), json.loads(metadata["history"])
+            names = self.weight_names()
+            self.detector.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+            with torch.no_grad():
+                for kind, values in self.remembered().items():
+                    for name, v in zip(names, values):
+                        v.copy_(tensors[f"{kind}.{name}"])
+            self.load_moments(tensors, names)
+            self.meters.copy_(tensors["meters"])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError(f"{self.folder.last}: not a checkpoint of this run ({str(error).splitlines()[0]})") from error
+        self.epoch, self.batch, self.best, self.seconds = (position[k] for k in ("epoch", "batch", "best", "seconds"))
+        self.ema.updates, self.history = position["ema_updates"], history
+
+    def load_moments(self, tensors: dict[str, Tensor], names: list[str]) -> None:
+        state: dict[int, dict[str, Tensor]] = {}
+        for i, name in enumerate(names):
+            prefix = f"optim.{name}."
+            moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            if moments:
+                state[i] = moments
+        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
+

@@ -51,7 +51,7 @@ def cells_of(centre: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
 
 
 def shape_match(sides: Tensor, anchors: Tensor, factor: float) -> Tensor:
-    """Which of A anchors [A, 2] fit N objects of `sides` [N, 2]: neither side off by more than `factor`; the nearest always. -> bool [N, A]"""
+    """Which of A anchors [A, 2] fit N objects of `sides` [N, 2] -> bool [N, A]: no side off by `factor` or more; if none, the nearest"""
     ratio = sides.unsqueeze(1) / anchors.unsqueeze(0)
     worst = torch.maximum(ratio, 1 / ratio).amax(-1)
     fits = worst < factor

@@ -51,7 +51,10 @@ class Units:
 def conv_cell(
     c_in: int, c_out: int, kernel_size: int, units: Units, *, stride: int = 1, bias: bool = True, upsample: bool = False
 ) -> Cell:
-    """[B, c_in, H, W] -> spikes [B, c_out, H', W']; `upsample` doubles the current's sides (nearest). The ANN twin's convolutions have no bias."""
+    """[B, c_in, H, W] -> spikes [B, c_out, H', W']; `upsample` doubles the current's sides (nearest).
+
+    The ANN twin's convolutions have no bias.
+    """
     conv = nn.Conv2d(c_in, c_out, kernel_size, stride, kernel_size // 2, bias=bias and units.spiking)
     nn.init.xavier_normal_(conv.weight)
     if conv.bias is not None:
@@ -85,13 +88,13 @@ class StepRunner:
 class CSPBlock(nn.Module):
     """Cross-stage partial block of YOLOv4-tiny: [B, C, H, W] -> (max-pooled [B, 2C, H/2, W/2], feature map [B, C, H, W]).
 
-    The block's second half of channels goes through `1 + depth` 3x3 cells; pooling and concatenation act on spikes (a pooled spike is an OR).
+    The second half of the block's channels goes through `1 + depth` 3x3 cells; pooling and concatenation act on spikes (a pooled spike is
+    an OR).
     """
 
     def __init__(self, channels: int, units: Units, depth: int = 1) -> None:
         super().__init__()
         half = channels // 2
-        self.half = half
         self.conv1 = conv_cell(channels, channels, 3, units, bias=False)
         self.conv2 = conv_cell(half, half, 3, units, bias=False)
         self.inner = nn.ModuleList(conv_cell(half, half, 3, units, bias=False) for _ in range(depth))
@@ -99,9 +102,9 @@ class CSPBlock(nn.Module):
 
     def forward(self, x: Tensor, run: StepRunner, name: str) -> tuple[Tensor, Tensor]:
         whole = run(f"{name}.conv1", self.conv1, x)
-        first = run(f"{name}.conv2", self.conv2, whole[:, self.half :])
+        first = run(f"{name}.conv2", self.conv2, whole.chunk(2, 1)[1])
         inner = first
         for i, cell in enumerate(self.inner):
-            inner = run(f"{name}.inner.{i}", cell, inner)
+            inner = run(f"{name}.inner.{i}", cell, inner)  # type: ignore[arg-type]
         feature = run(f"{name}.conv4", self.conv4, torch.cat([inner, first], 1))
         return nn.functional.max_pool2d(torch.cat([whole, feature], 1), 2), feature

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -35,7 +35,7 @@ class DetectorSpec:
     depth: int = 1
     in_channels: int = 3
     readout: str = "leaky"
-    units: Units = Units()
+    units: Units = field(default_factory=Units)
     anchors: tuple[tuple[float, float], ...] = DEFAULT_ANCHORS
     masks: tuple[tuple[int, ...], ...] = DEFAULT_MASKS
 

@@ -74,7 +74,7 @@ class LTCUnit(nn.Module):
 
 
 class LIFUnit(nn.Module):
-    """LIF neurons with a fixed decay `alpha`; the current is scaled by 1 - alpha when `normalise` (so that its scale does not depend on alpha)."""
+    """LIF neurons with a fixed decay `alpha`; `normalise` scales the current by 1 - alpha to keep the membrane on its scale."""
 
     def __init__(
         self, alpha: float = 0.5, threshold: float = 1.0, *, normalise: bool = False, detach_reset: bool = False,
@@ -90,8 +90,9 @@ class LIFUnit(nn.Module):
 
     def forward(self, current: Tensor, state: LIFState) -> tuple[Tensor, LIFState]:
         state = lif_step(
-            self.scale * current, state, alpha=self.alpha, threshold=self.threshold, detach_reset=self.detach_reset, surrogate=self.surrogate
-        )
+            self.scale * current, state, alpha=self.alpha, threshold=self.threshold,
+            detach_reset=self.detach_reset, surrogate=self.surrogate,
+        )  # fmt: skip
         return state.z.to(current.dtype), state
 
 
@@ -133,18 +134,21 @@ class Cell(nn.Module):
 
     def __init__(self, synapse: nn.Module, unit: nn.Module, recurrent: nn.Module | None = None) -> None:
         super().__init__()
-        self.synapse, self.unit, self.recurrent = synapse, unit, recurrent
+        self.synapse, self.recurrent = synapse, recurrent
+        self.unit: Any = unit  # a module with `initial_state(current)`
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
         current = self.synapse(x)
         if state is None:
             state = self.unit.initial_state(current)
         if self.recurrent is not None:
-            current = current + self.recurrent(state[1])  # field 1 of every state is the spikes of the step before
+            current = current + self.recurrent(state[1].to(current.dtype))  # field 1 of every state is the spikes of the step before
         return self.unit(current, state)
 
 
-def dense_ltc(inputs: int, features: int, *, recurrent: bool = True, gate: str = "concat_linear", adaptive: bool = True, **unit: Any) -> Cell:
+def dense_ltc(
+    inputs: int, features: int, *, recurrent: bool = True, gate: str = "concat_linear", adaptive: bool = True, **unit: Any
+) -> Cell:
     """A dense or recurrent layer of LTC neurons, [B, inputs] -> [B, features]; `unit` takes LTCUnit's options."""
     return Cell(
         nn.Linear(inputs, features),

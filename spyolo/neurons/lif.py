@@ -1,4 +1,4 @@
-"""Leaky integrate-and-fire neurons, plain and adaptive, in the form of Bellec et al. (Nat. Commun. 11:3625, 2020), and the leaky readout."""
+"""Leaky integrate-and-fire neurons, plain and adaptive, as in Bellec et al. (Nat. Commun. 11:3625, 2020), and the leaky readout."""
 
 from __future__ import annotations
 

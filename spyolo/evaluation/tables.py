@@ -82,6 +82,10 @@ class TruthTable:
             difficult=_stack([objects.difficult for objects in truth.values()], np.bool_),
         )
 
+    def only(self, rows: Bools) -> TruthTable:
+        """Rows chosen by a mask; the pictures stay."""
+        return replace(self, image=self.image[rows], boxes=self.boxes[rows], labels=self.labels[rows], difficult=self.difficult[rows])
+
     def by_image(self) -> dict[str, Objects]:
         """`{image id: Objects}` for every picture, back again."""
         boxes, labels, difficult = torch.from_numpy(self.boxes).float(), torch.from_numpy(self.labels), torch.from_numpy(self.difficult)

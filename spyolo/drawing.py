@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import io
-import os
-import tempfile
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from spyolo.errors import InputError
+from spyolo.files import write_whole
 
 Style = Literal["truth", "prediction"]
 
@@ -76,7 +75,7 @@ def save_image(path: str | Path, array: np.ndarray) -> Path:
     """Write RGB uint8 [H, W, 3] as the kind its name asks for, whole or not at all; makes the folder.
 
     Raises:
-        InputError: an ending that stands for no kind of picture.
+        InputError: an ending that stands for no kind of picture, or a folder that cannot be written.
     """
     path = Path(path)
     kinds = Image.registered_extensions()
@@ -84,17 +83,7 @@ def save_image(path: str | Path, array: np.ndarray) -> Path:
         raise InputError(f"{path}: {path.suffix or 'no ending'} is no kind of picture; write .png or .jpg")
     coded = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(array)).save(coded, kinds[path.suffix.lower()])
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(coded.getvalue())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-    return path
+    return write_whole(path, coded.getvalue())
 
 
 @cache

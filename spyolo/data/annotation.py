@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree.ElementTree import Element, ParseError, SubElement, indent, tostring
@@ -13,6 +11,7 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from spyolo.errors import InputError
+from spyolo.files import write_whole
 
 
 @dataclass(frozen=True)
@@ -95,17 +94,4 @@ def write_annotation(path: Path, annotation: Annotation, image_name: str, folder
         for key, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
             SubElement(bndbox, key).text = f"{value:.10g}"
     indent(root, "\t")
-    write_bytes(path, tostring(root) + b"\n")
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all: through a temporary file beside it."""
-    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    write_whole(path, tostring(root) + b"\n")

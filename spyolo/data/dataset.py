@@ -15,7 +15,8 @@ from spyolo.boxes import Objects
 from spyolo.data.augment import PRESETS, Picture, apply_eval, apply_train, to_tensor
 from spyolo.data.letterbox import FILL, Letterbox
 from spyolo.data.placement import AugmentSettings
-from spyolo.data.voc import DataWarning, VOCSet
+from spyolo.data.problems import DataWarning
+from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
 
 

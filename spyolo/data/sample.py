@@ -11,10 +11,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from spyolo.data.annotation import write_annotation, write_bytes
+from spyolo.data.annotation import write_annotation
 from spyolo.data.sample_drawing import SAMPLE_CLASSES, draw_picture
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
+from spyolo.files import write_whole
 
 DRAWING = 1  # raise when the pictures change, so that older folders are drawn again
 HELD_OUT = 5  # every fifth picture goes into `val`
@@ -42,14 +43,14 @@ def make_sample(out: str | Path, pictures: int = 400, seed: int = 0, progress: b
         shutil.rmtree(folder)
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    write_bytes(stamp, json.dumps({**told, "files": None}).encode())  # marks an unfinished set as ours
+    write_whole(stamp, json.dumps({**told, "files": None}).encode())  # marks an unfinished set as ours
     present = {
         f"{k + 1:06d}": _write_picture(folder, f"{k + 1:06d}", np.random.default_rng([seed, k]))
         for k in tqdm(range(pictures), desc="drawing the sample set", unit="picture", mininterval=0.5, disable=not progress)
     }
     _write_image_sets(folder, present)
     files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*.*")) if path != stamp}
-    write_bytes(stamp, json.dumps({**told, "files": files}, indent=0).encode())
+    write_whole(stamp, json.dumps({**told, "files": files}, indent=0).encode())
     return Path(out)
 
 
@@ -63,7 +64,7 @@ def _write_picture(folder: Path, image_id: str, rng: np.random.Generator) -> set
     image, annotation = draw_picture(rng)
     coded = io.BytesIO()
     Image.fromarray(image).save(coded, "JPEG", quality=92)
-    write_bytes(folder / "JPEGImages" / f"{image_id}.jpg", coded.getvalue())
+    write_whole(folder / "JPEGImages" / f"{image_id}.jpg", coded.getvalue())
     write_annotation(folder / "Annotations" / f"{image_id}.xml", annotation, f"{image_id}.jpg", "VOC2007")
     return {thing.name for thing in annotation.things}
 
@@ -73,10 +74,10 @@ def _write_image_sets(folder: Path, present: dict[str, set[str]]) -> None:
     ids = list(present)
     sets = {"train": [x for k, x in enumerate(ids) if (k + 1) % HELD_OUT], "val": ids[HELD_OUT - 1 :: HELD_OUT], "trainval": ids}
     for name, members in sets.items():
-        write_bytes(folder / "ImageSets" / "Main" / f"{name}.txt", "".join(f"{x}\n" for x in members).encode())
+        write_whole(folder / "ImageSets" / "Main" / f"{name}.txt", "".join(f"{x}\n" for x in members).encode())
         for label in SAMPLE_CLASSES:
             lines = (f"{x} {1 if label in present[x] else -1:2d}\n" for x in members)
-            write_bytes(folder / "ImageSets" / "Main" / f"{label}_{name}.txt", "".join(lines).encode())
+            write_whole(folder / "ImageSets" / "Main" / f"{label}_{name}.txt", "".join(lines).encode())
 
 
 def _complete(folder: Path, stamp: Path, told: dict[str, object]) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -12,20 +11,15 @@ import torch
 
 from spyolo.boxes import Objects
 from spyolo.data.annotation import Annotation, Thing, read_annotation
+from spyolo.data.classes import VOC_CLASSES
 from spyolo.data.images import image_size, read_image
+from spyolo.data.problems import Problems
 from spyolo.data.splits import Split, find_folder, parse_splits, read_image_set
 from spyolo.errors import InputError
 
-VOC_CLASSES = (
-    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
-)  # fmt: skip
-
+UNKNOWN_CLASS = "object of unknown class left out"
+_Box = tuple[float, float, float, float]
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
-
-
-class DataWarning(UserWarning):
-    """Something in a data set was tolerated: clipped, dropped or skipped."""
 
 
 class VOCSet:
@@ -39,7 +33,7 @@ class VOCSet:
 
     Attributes:
         ids: image ids in the order of the image sets, without the pictures left out.
-        warnings: how often each kind of problem was tolerated.
+        unknown_classes: how many objects were left out for each class name that is not in `classes`.
 
     Only annotations and image sets need be on disk until a picture is asked for.
 
@@ -53,14 +47,23 @@ class VOCSet:
         self.root = Path(root)
         self.splits = parse_splits(splits) if isinstance(splits, str) else list(splits)
         self.classes = tuple(classes)
-        self.strict = strict
-        self.warnings: Counter[str] = Counter()
         self.ids: list[str] = []
-        self._examples: dict[str, str] = {}  # kind of problem -> the first one met
+        self.unknown_classes: Counter[str] = Counter()
+        self._problems = Problems(strict)
         self._folders: list[Path] = []
         self._sizes: list[tuple[int, int]] = []
         self._read_all()
-        self._warn()
+        unknown = ", ".join(f"{name} ({count})" for name, count in self.unknown_classes.most_common(10))
+        self._problems.warn({UNKNOWN_CLASS: f": {unknown}"})
+
+    @property
+    def strict(self) -> bool:
+        return self._problems.strict
+
+    @property
+    def warnings(self) -> Counter[str]:
+        """How often each kind of problem was tolerated."""
+        return self._problems.counts
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -143,7 +146,7 @@ class VOCSet:
             try:
                 annotation = self._sized(read_annotation(path), folder, image_id)
             except InputError as error:
-                self._tolerate("picture left out", str(error))
+                self._problems.tolerate("picture left out", str(error))
                 continue
             kept = [found for number, thing in enumerate(annotation.things, 1) if (found := self._checked(thing, annotation, path, number))]
             self.ids.append(image_id)
@@ -153,7 +156,7 @@ class VOCSet:
             labels.append(np.array([label for _, label, _ in kept], np.int64))
             difficult.append(np.array([flag for _, _, flag in kept], bool))
         if not self.ids:
-            first = next(iter(self._examples.values()))
+            first = next(iter(self._problems.examples.values()))
             raise InputError(f"{self.root}: no picture of {'+'.join(map(str, self.splits))} is usable; first problem: {first}")
         self._pack(boxes, labels, difficult)
 
@@ -172,43 +175,22 @@ class VOCSet:
         if self.strict:
             raise InputError(where)
         width, height = image_size(_image_path(folder, image_id))
-        self._tolerate("size taken from the picture", where)
+        self._problems.tolerate("size taken from the picture", where)
         return Annotation(width, height, annotation.things)
 
-    def _checked(self, thing: Thing, annotation: Annotation, path: Path, number: int) -> tuple[np.ndarray, int, bool] | None:
+    def _checked(self, thing: Thing, annotation: Annotation, path: Path, number: int) -> tuple[_Box, int, bool] | None:
         """(box, label, difficult), the box clipped to the picture, or None when the object is of no use."""
         where = f"{path}, object {number} ({thing.name})"
         if thing.name not in self.classes:
-            self._tolerate("object of unknown class left out", f"{where}: field <name> is none of the {len(self.classes)} classes in use")
+            message = f"{where}: field <name> is none of the {len(self.classes)} classes in use"
+            self._problems.tolerate(UNKNOWN_CLASS, message)
+            self.unknown_classes[thing.name] += 1
             return None
-        if thing.box is None:
-            self._tolerate("box left out", f"{where}: field <bndbox> does not hold four numbers")
-            return None
-        box, picture = np.array(thing.box), f"its {annotation.width} x {annotation.height} picture"
-        clipped = box.clip(0, [annotation.width, annotation.height] * 2)
-        if (box[2:] <= box[:2]).any() or (clipped[2:] <= clipped[:2]).any():
-            self._tolerate("box left out", f"{where}: field <bndbox> {_voc(box)} has no area inside {picture}")
-            return None
-        if (clipped != box).any():
-            self._tolerate("box clipped", f"{where}: field <bndbox> {_voc(box)} leaves {picture}")
-        return clipped, self.classes.index(thing.name), thing.difficult
-
-    def _tolerate(self, kind: str, message: str) -> None:
-        if self.strict:
-            raise InputError(message)
-        self.warnings[kind] += 1
-        self._examples.setdefault(kind, message)
-
-    def _warn(self) -> None:
-        for kind, count in self.warnings.items():
-            warnings.warn(f"{count} x {kind}; first: {self._examples[kind]}", DataWarning, stacklevel=3)
+        box = self._problems.usable_box(thing, annotation.width, annotation.height, f"{where}: field <bndbox>")
+        return box and (box, self.classes.index(thing.name), thing.difficult)
 
 
 def _image_path(folder: Path, image_id: str) -> Path:
     candidates = [folder / "JPEGImages" / f"{image_id}{suffix}" for suffix in _SUFFIXES]
     return next((path for path in candidates if path.is_file()), candidates[0])
 
-
-def _voc(box: np.ndarray) -> str:
-    """A box as the file has it: 1-based, inclusive."""
-    return f"({box[0] + 1:g}, {box[1] + 1:g}, {box[2]:g}, {box[3]:g})"

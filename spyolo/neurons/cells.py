@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spyolo.neurons.fused import fused_ltc_step
 from spyolo.neurons.gates import build_gate
 from spyolo.neurons.lif import ALIFState, LIFState, alif_step, lif_step
 from spyolo.neurons.ltc import LTCState, ltc_step
@@ -29,6 +30,7 @@ class LTCUnit(nn.Module):
         detach_reset: keep the gradient out of the reset.
         start: membrane before the first step, `zeros` or `uniform` (U(0, 1) from `seed`, the reference's).
         b_start: adaptation before the first step (the reference: b_j0 in its MNIST and DVS models, 0 in its CNNs).
+        fused: without adaptation, take the whole step in one pass (`fused_ltc_step`); False follows `ltc_step` operation by operation.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class LTCUnit(nn.Module):
         seed: int = 0,
         b_start: float = 0.0,
         surrogate: Surrogate = multi_gaussian,
+        fused: bool = True,
     ) -> None:
         super().__init__()
         if start not in STARTS:
@@ -51,6 +54,7 @@ class LTCUnit(nn.Module):
         self.adaptation_gate = adaptation_gate
         self.threshold, self.beta, self.detach_reset = threshold, beta, detach_reset
         self.start, self.seed, self.b_start, self.surrogate = start, seed, b_start, surrogate
+        self.fused = fused
 
     def initial_state(self, current: Tensor) -> LTCState:
         u = start(current.shape, current, self.start, self.seed)
@@ -58,7 +62,13 @@ class LTCUnit(nn.Module):
         return LTCState(u, torch.zeros_like(current), b)
 
     def forward(self, current: Tensor, state: LTCState) -> tuple[Tensor, LTCState]:
-        tau = torch.sigmoid(self.gate(current, state.u))
+        logit = self.gate(current, state.u)
+        if self.fused and self.adaptation_gate is None:
+            state = fused_ltc_step(
+                current, logit, state, threshold=self.threshold, detach_reset=self.detach_reset, surrogate=self.surrogate
+            )
+            return state.s, state
+        tau = torch.sigmoid(logit)
         tau_adp = None if self.adaptation_gate is None else torch.sigmoid(self.adaptation_gate(current, state.b))
         state = ltc_step(
             current,

@@ -1,0 +1,137 @@
+"""The LTC step in one pass forward and one backward: what makes training fast where memory traffic is the limit.
+
+`ltc_step` written in tensor operations reads and writes each neuron some forty times, forward and back, and keeps a dozen tensors for
+the backward pass. Here the forward keeps its three inputs only (current, gate logit, membrane) and the backward recomputes the rest.
+torch.compile turns each of the two functions below into one loop (C++ on the CPU, Triton on CUDA); where it cannot, they run as they are.
+The same numbers as `ltc_step` with a constant threshold, which stays the oracle.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from spyolo.neurons.ltc import LTCState
+from spyolo.neurons.surrogate import Surrogate
+
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # else a warning on every machine without CUDA
+
+Kernel = Callable[..., tuple[Tensor, ...]]
+
+
+def _membrane(current: Tensor, logit: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """tau, x - u and u' in fp32 (or wider)."""
+    wide = torch.promote_types(current.dtype, torch.float32)
+    tau = torch.sigmoid(logit.to(wide))
+    difference = current.to(wide) - u
+    return tau, difference, u + tau * difference
+
+
+def forward_kernel(current: Tensor, logit: Tensor, u: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Spikes (dtype of current) and the membrane after reset."""
+    v = _membrane(current, logit, u)[2]
+    fired = v > threshold
+    return fired.to(current.dtype), torch.where(fired, 0.0, v)
+
+
+def backward_kernel(
+    current: Tensor, logit: Tensor, u: Tensor, grad_s: Tensor, grad_u: Tensor | None, threshold: float, detach_reset: bool, surrogate: Surrogate
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of current, logit and u, from those of the spikes and (None: zero) of the membrane after reset."""
+    tau, difference, v = _membrane(current, logit, u)
+    fired = (v > threshold).to(v.dtype)
+    psi = surrogate(v - threshold)
+    grad_v = grad_s.to(v.dtype) * psi
+    if grad_u is not None:
+        grad_v = grad_v + grad_u * (1 - fired if detach_reset else 1 - fired - v * psi)
+    grad_current = grad_v * tau
+    grad_logit = grad_current * difference * (1 - tau)
+    return grad_current.to(current.dtype), grad_logit.to(logit.dtype), grad_v - grad_current
+
+
+@functools.cache
+def kernels(compiled: bool) -> tuple[Kernel, Kernel]:
+    """The two functions, compiled for any length, or as they are."""
+    if not compiled:
+        return forward_kernel, backward_kernel
+    return torch.compile(forward_kernel, dynamic=True), torch.compile(backward_kernel, dynamic=True)
+
+
+class Compiling:
+    """Whether kernels are compiled: tried at first use, given up for good (with the reason, once) where there is no compiler."""
+
+    enabled = True
+
+    @classmethod
+    def run(cls, which: int, *args: Any) -> tuple[Tensor, ...]:
+        if cls.enabled and not torch.compiler.is_compiling():
+            try:
+                return kernels(True)[which](*args)
+            except Exception as error:  # torch.compile raises many types: no C++ compiler, no Triton, an unsupported platform
+                cls.enabled = False
+                reason = str(error).strip().splitlines()[0][:200]
+                warnings.warn(f"torch.compile is not to be had here ({type(error).__name__}: {reason}); training runs slower without it", stacklevel=2)
+        return kernels(False)[which](*args)
+
+
+def flat(x: Tensor, like: Tensor) -> Tensor:
+    """`x` as one line of memory, in the order of `like`, which is dense: then one kernel serves every shape."""
+    if x.stride() != like.stride():
+        x = torch.empty_strided(like.shape, like.stride(), dtype=x.dtype, device=x.device).copy_(x)
+    return x.as_strided((x.numel(),), (1,))
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether the memory of `x` has neither gaps nor overlaps, in whatever order of dimensions."""
+    expected = 1
+    for stride, size in sorted((st, sz) for st, sz in zip(x.stride(), x.shape) if sz != 1):
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+class FusedLTC(torch.autograd.Function):
+    """(current, logit, u) -> (spikes, u after reset); all dense and of one shape."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, logit: Tensor, u: Tensor, threshold: float, detach_reset: bool, surrogate: Surrogate
+    ) -> tuple[Tensor, Tensor]:
+        lines = flat(current, current), flat(logit, current), flat(u, current)
+        s, u_after = Compiling.run(0, *lines, threshold)
+        ctx.save_for_backward(*lines, current)
+        ctx.settings = threshold, detach_reset, surrogate
+        ctx.set_materialize_grads(False)
+        return s.as_strided(current.shape, current.stride()), u_after.as_strided(current.shape, current.stride())
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad_s: Tensor | None, grad_u: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        *lines, like = ctx.saved_tensors
+        grad_s = torch.zeros_like(lines[0]) if grad_s is None else flat(grad_s, like)
+        out = Compiling.run(1, *lines, grad_s, None if grad_u is None else flat(grad_u, like), *ctx.settings)
+        return *(g.as_strided(like.shape, like.stride()) for g in out), None, None, None
+
+
+def fused_ltc_step(
+    current: Tensor, logit: Tensor, state: LTCState, *, threshold: float, detach_reset: bool, surrogate: Surrogate
+) -> LTCState:
+    """`ltc_step` with a constant threshold, from the gate's logit instead of tau, in one pass.
+
+    Args:
+        current: synaptic input [B, ...].
+        logit: the gate's output, broadcastable to `current`.
+        state: state after the step before.
+    """
+    if not is_dense(current):
+        current = current.contiguous()
+    s, u = FusedLTC.apply(current, logit.expand_as(current), state.u, threshold, detach_reset, surrogate)
+    return LTCState(u, s)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from spyolo.detection import DetectorSpec, SpikingYOLO, Units
 from spyolo.errors import InputError
+from spyolo.files import replace_file
 
 WEIGHTS_OF = ("w", "average", "ema")
 
@@ -37,31 +37,18 @@ class WeightsInfo:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], None]) -> None:
-    """Call `write(temporary)`, make sure it is on disk, then put it in place of `path`: a crash leaves the old file or the new one.
-
-    Raises:
-        InputError: the folder cannot be written, or the disk is full; the old file is untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb") as f:
-            os.fsync(f.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"{path}: cannot be written ({error}); what was there before is untouched") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
     """Tensors and JSON metadata as one safetensors file, atomically."""
     ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-    write_atomically(path, lambda temporary: save_file(ready, temporary, text))
+    replace_file(path, lambda temporary: _save(ready, temporary, text))
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:  # a full disk, in the library's words
+        raise OSError(str(error)) from error
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:

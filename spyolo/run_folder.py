@@ -12,7 +12,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from spyolo.checkpoint import write_atomically
+from spyolo.files import replace_file, write_whole
 
 Row = dict[str, float | int]
 COLUMNS = (
@@ -34,16 +34,13 @@ class RunFolder:
         self.pictures = self.path / "predictions.png"
         self._board: Any = None
 
-    def write_text(self, path: Path, text: str) -> None:
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
-
     def write_log(self, history: Sequence[Row]) -> None:
         """The whole history as CSV; an empty cell where an epoch was not evaluated."""
         out = io.StringIO()
         writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in history)
-        self.write_text(self.log, out.getvalue())
+        write_whole(self.log, out.getvalue())
 
     def board(self, history: Sequence[Row]) -> None:
         """Send the newest row to TensorBoard; on the first call of a process, what an earlier one wrote past it is purged."""
@@ -75,7 +72,7 @@ class RunFolder:
             ax.grid(alpha=0.3)
             if len(names) > 1:
                 ax.legend(frameon=False)
-        write_atomically(self.curves, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
+        replace_file(self.curves, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
     def close(self) -> None:
         if self._board is not None:

@@ -23,7 +23,8 @@ from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, load_tensors, save_tensors, save_weights
 from spyolo.config import Config
 from spyolo.errors import InputError
-from spyolo.evaluation import evaluate_detections
+from spyolo.evaluation.metrics import evaluate_detections
+from spyolo.files import write_whole
 from spyolo.learning import EMA, swapped
 from spyolo.neurons import norms
 from spyolo.run_folder import Row, RunFolder
@@ -78,7 +79,7 @@ class Trainer:
 
     def fit(self) -> bool:
         """Train until done or told to stop; every checkpoint along the way is whole. Returns True when the run is complete."""
-        self.folder.write_text(self.folder.config, self.config.to_yaml())
+        write_whole(self.folder.config, self.config.to_yaml())
         self.started = self.saved = time.monotonic()
         with self.stop_on_signals():
             while self.epoch < self.config.epochs and not self.stopping:

@@ -17,8 +17,8 @@ import numpy as np
 
 from spyolo.boxes import Detections
 from spyolo.errors import InputError
-from spyolo.evaluation.files import write_whole
 from spyolo.evaluation.tables import Row, listed
+from spyolo.files import write_whole
 
 _LIST = "give the detector's class list, in its order, with --classes"
 

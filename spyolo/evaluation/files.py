@@ -1,4 +1,4 @@
-"""Writing results: whole or not at all, and as JSON that every reader accepts."""
+"""Writing results as JSON and CSV that every reader accepts."""
 
 from __future__ import annotations
 
@@ -6,33 +6,13 @@ import csv
 import io
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from spyolo.errors import InputError
-
-
-def write_whole(path: str | Path, content: str | bytes) -> None:
-    """Write beside the file, then put it in place: a crash or a full disk leaves what was there before.
-
-    Raises:
-        InputError: the folder or the file cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); what was there before is untouched") from error
-    finally:
-        if temporary.exists():
-            temporary.unlink()
+from spyolo.files import write_whole
 
 
 def json_safe(tree: Any) -> Any:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from spyolo.boxes import Detections
 from spyolo.errors import InputError
-from spyolo.evaluation.files import write_whole
 from spyolo.evaluation.tables import Row, listed
+from spyolo.files import write_whole
 
 _LINE = "`image_id confidence xmin ymin xmax ymax`"
 _FILE_NAME = re.compile(r"comp\d+_det_[^_]+_(?P<name>.+)\.txt")

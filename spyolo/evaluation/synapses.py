@@ -1,0 +1,80 @@
+"""Operations of one call of a convolution or linear layer, counted exactly from its operand.
+
+A value of the operand goes into as many products as kernel positions see it, times the output channels of its group. That fan-out depends
+on the place only (less at the border, less with strides), so it is worked out once for a shape, and counting is one weighted sum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from spyolo.evaluation.tallies import Tally
+
+MEASURED = ("nonzero", "binary_values", "macs", "macs_nonzero", "acs")  # what depends on values in a Tally, in the order of `measure`
+
+
+def is_synapse(module: nn.Module) -> bool:
+    """Whether its operations can be counted here: Conv1d, Conv2d, Conv3d, Linear and what derives from them."""
+    return isinstance(module, nn.Linear | _ConvNd) and not isinstance(module, _ConvTransposeNd)
+
+
+@dataclass(frozen=True)
+class FanOut:
+    """How many products read a value of the operand, by its place."""
+
+    places: Tensor  # int64 kernel positions that see each place: [H, W] for a 2-D convolution, [] for a linear layer
+    total: int  # sum of `places`
+    outputs: int  # output channels that each of them feeds
+
+
+def side_fan_out(size: int, kernel: int, stride: int, dilation: int, padding: tuple[int, int], mode: str = "zeros") -> Tensor:
+    """Kernel positions that see each of `size` places along one side, [size] int64. Padding with zeros feeds nothing."""
+    numbered = torch.arange(1.0, size + 1).view(1, 1, -1)  # from 1, so that padding shows as 0
+    padded = nn.functional.pad(numbered, padding, mode="constant" if mode == "zeros" else mode).long().flatten()
+    outputs = (len(padded) - dilation * (kernel - 1) - 1) // stride + 1
+    seen = padded[torch.arange(outputs).view(-1, 1) * stride + torch.arange(kernel) * dilation]
+    return torch.bincount(seen.flatten(), minlength=size + 1)[1:]
+
+
+def fan_out(layer: Any, shape: torch.Size, device: torch.device) -> FanOut:
+    """Of a synapse whose operand has this shape, [B, C, ...] for a convolution, [..., features] for a linear layer."""
+    places = torch.ones((), dtype=torch.int64)
+    if isinstance(layer, nn.Linear):
+        return FanOut(places.to(device), 1, layer.out_features)
+    for axis, size in enumerate(shape[-len(layer.kernel_size) :]):
+        kernel, dilation = layer.kernel_size[axis], layer.dilation[axis]
+        spare = {"valid": 0, "same": dilation * (kernel - 1)}.get(layer.padding) if isinstance(layer.padding, str) else None
+        sides = (layer.padding[axis],) * 2 if spare is None else (spare // 2, spare - spare // 2)
+        places = places.unsqueeze(-1) * side_fan_out(size, kernel, layer.stride[axis], dilation, sides, layer.padding_mode)
+    return FanOut(places.to(device), int(places.sum()), layer.out_channels // layer.groups)
+
+
+def geometry(layer: Any, fan: FanOut, shape: torch.Size, outputs: int) -> Tally:
+    """What follows from shapes alone, for an operand of `shape` and a result of `outputs` values."""
+    per_output = layer.weight[0].numel()
+    in_front = shape[: len(shape) - fan.places.dim()].numel()  # pictures times channels; for a linear layer all values
+    return Tally(rows=shape[0], dense_macs=outputs * per_output, connections=in_front * fan.total * fan.outputs, values=shape.numel())
+
+
+def is_binary(x: Tensor) -> Tensor:
+    """Whether every value is 0 or 1, a boolean on x's device: x - x x is exactly zero for these two and for no other number."""
+    low, high = torch.aminmax(torch.addcmul(x, x, x, value=-1))
+    return (low == 0) & (high == 0)
+
+
+def measure(x: Tensor, fan: FanOut, tally: Tally) -> Tensor:
+    """What depends on the operand's values, as int64 [5] on its device, in the order of MEASURED.
+
+    On the meta device there are none: the operand counts as real numbers, none of them zero, as in a plain network.
+    """
+    if x.is_meta:
+        return torch.tensor([tally.values, 0, tally.dense_macs, tally.connections, 0])
+    in_front = tuple(range(x.dim() - fan.places.dim()))
+    at = x.bool().view(torch.uint8).sum(in_front, dtype=torch.int32).long()
+    reached, binary = (at * fan.places).sum() * fan.outputs, is_binary(x).long()
+    return torch.stack([at.sum(), binary * tally.values, (1 - binary) * tally.dense_macs, (1 - binary) * reached, binary * reached])

@@ -69,9 +69,9 @@ def image_size(path: str | Path) -> tuple[int, int]:
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode == "RGB":
         return picture
-    if picture.mode.startswith(("I", "F")):  # 16-bit and float greys: Pillow would clip them at 255
+    if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit and float greys: Pillow would clip them at 255
         grey = np.asarray(picture, dtype=np.float32)
-        top = 1.0 if picture.mode == "F" and grey.max() <= 1 else 255.0 if grey.max() <= 255 else 65535.0
+        top = 65535.0 if picture.mode.startswith("I;16") else next((t for t in (1.0, 255.0, 65535.0) if grey.max() <= t), float(grey.max()))
         return Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
         picture = picture.convert("RGBA")

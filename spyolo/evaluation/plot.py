@@ -1,4 +1,4 @@
-"""One plot: a figure, the numbers in it, and how both are saved. Figures are objects drawn by Agg: no display, no global state."""
+"""One picture of a report, the numbers in it, and how both are saved. Figures are objects drawn by Agg: no display, no global state."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from spyolo.evaluation.files import write_csv, write_json
 from spyolo.files import write_whole
@@ -22,20 +24,23 @@ COLOURS = (BLUE, ORANGE, GREEN, RED, PURPLE, SKY)
 
 
 @dataclass(frozen=True)
-class Plot:
-    """A figure and the numbers it shows."""
+class Exhibit:
+    """A picture and the numbers it shows."""
 
     name: str  # of the files, without suffix
     title: str
     caption: str  # what to read off it, for the report
-    figure: Figure
+    drawing: Figure | np.ndarray  # a figure, or a picture, RGB uint8 [H, W, 3]
     rows: list[dict[str, Any]]  # the data, a row a point
 
     @cached_property
     def png(self) -> bytes:
-        """The figure as a PNG file."""
+        """The picture as a PNG file."""
         data = io.BytesIO()
-        self.figure.savefig(data, format="png", dpi=130, facecolor="white", bbox_inches="tight")
+        if isinstance(self.drawing, Figure):
+            self.drawing.savefig(data, format="png", dpi=130, facecolor="white", bbox_inches="tight")
+        else:
+            Image.fromarray(self.drawing).save(data, "PNG")
         return data.getvalue()
 
     def save(self, folder: str | Path) -> list[Path]:

@@ -11,7 +11,22 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from spyolo.evaluation.metrics import Assessment
 from spyolo.evaluation.operating import confusion_matrix
-from spyolo.evaluation.plot import BLUE, COLOURS, FAINT, GREEN, GREY, INK, ORANGE, RED, Plot, columns_to_rows, literal, new_figure, note, tidy
+from spyolo.evaluation.plot import (
+    BLUE,
+    COLOURS,
+    FAINT,
+    GREEN,
+    GREY,
+    INK,
+    ORANGE,
+    RED,
+    Exhibit,
+    columns_to_rows,
+    literal,
+    new_figure,
+    note,
+    tidy,
+)
 from spyolo.evaluation.tables import Floats, Ints
 from spyolo.evaluation.voc_ap import Curve, envelope
 
@@ -19,12 +34,12 @@ MOST_POINTS = 300  # of one curve, drawn and saved: more than a panel has pixels
 SHADES = LinearSegmentedColormap.from_list("shades", ["#ffffff", "#9ecae1", BLUE, "#08306b"])
 
 
-def detection_plots(result: Assessment) -> list[Plot]:
+def detection_plots(result: Assessment) -> list[Exhibit]:
     """All plots of this file."""
     return [ap_by_class(result), precision_recall(result), f1_curve(result), ap_by_iou(result), confusion(result)]
 
 
-def precision_recall(result: Assessment) -> Plot:
+def precision_recall(result: Assessment) -> Exhibit:
     """A panel a class, best first: precision (thin) and its monotone envelope (filled), whose area is the VOC10+ AP50."""
     present = [label for label in range(len(result.classes)) if result.voc.positives[label]]
     order = sorted(present, key=lambda label: -result.voc.voc10[label, 0])
@@ -48,7 +63,7 @@ def precision_recall(result: Assessment) -> Plot:
     figure.supxlabel("recall", fontsize=9, color=INK)
     figure.supylabel("precision", fontsize=9, color=INK)
     caption = "A panel a class, best first; the number is its VOC10+ AP50 in per cent, the shaded area. Difficult objects are left out."
-    return Plot("precision_recall", title, caption, figure, rows)
+    return Exhibit("precision_recall", title, caption, figure, rows)
 
 
 def _panel(axes: Axes, curve: Curve, title: str, here: Ints) -> None:
@@ -61,7 +76,7 @@ def _panel(axes: Axes, curve: Curve, title: str, here: Ints) -> None:
         axes.plot(curve.recall[here], curve.precision[here], color=GREY, linewidth=0.7)
 
 
-def f1_curve(result: Assessment) -> Plot:
+def f1_curve(result: Assessment) -> Exhibit:
     """F1 of every class, and of all detections together, against the confidence that is asked for."""
     confidences = np.linspace(0, 1, 201)
     present = [label for label in range(len(result.classes)) if result.voc.positives[label]]
@@ -88,7 +103,7 @@ def f1_curve(result: Assessment) -> Plot:
         "The three best and three worst classes in colour, all others grey, all detections together in black; "
         f"the dotted line is the confidence the tables use, {result.confidence:g}."
     )
-    return Plot("f1_curve", title, caption, figure, rows)
+    return Exhibit("f1_curve", title, caption, figure, rows)
 
 
 def f1_at(curves: Sequence[Curve], confidences: Floats) -> Floats:
@@ -101,7 +116,7 @@ def f1_at(curves: Sequence[Curve], confidences: Floats) -> Floats:
     return np.divide(2 * true, counted, out=np.zeros_like(true), where=counted > 0)
 
 
-def confusion(result: Assessment) -> Plot:
+def confusion(result: Assessment) -> Exhibit:
     """Which classes are taken for which at the operating confidence, each row in per cent of its total."""
     counts = confusion_matrix(result.truth, result.detections, result.classes, result.confidence)
     names = [*result.classes, "background"]
@@ -132,10 +147,10 @@ def confusion(result: Assessment) -> Plot:
         "Rows are objects, columns detections, in per cent of the row. The last column holds objects that were missed, "
         "the last row detections where nothing is. Difficult objects are left out."
     )
-    return Plot("confusion", title, caption, figure, rows)
+    return Exhibit("confusion", title, caption, figure, rows)
 
 
-def ap_by_iou(result: Assessment) -> Plot:
+def ap_by_iou(result: Assessment) -> Exhibit:
     """Both VOC means against the overlap that is asked for: where a detector's boxes are loose, it falls early."""
     title = "Mean AP against the overlap asked for"
     figure = new_figure(5.6, 3.6, title)
@@ -146,10 +161,10 @@ def ap_by_iou(result: Assessment) -> Plot:
         axes.plot([row["iou"] for row in rows], values, "o-", color=colour, linewidth=1.8, markersize=4, label=label)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
-    return Plot("ap_by_iou", title, "The steeper the fall, the looser the boxes.", figure, rows)
+    return Exhibit("ap_by_iou", title, "The steeper the fall, the looser the boxes.", figure, rows)
 
 
-def ap_by_class(result: Assessment) -> Plot:
+def ap_by_class(result: Assessment) -> Exhibit:
     """AP of every class under the three names, best first."""
     table = {name: row for name, row in result.metrics["per_class"].items() if row["objects"]}
     names = sorted(table, key=lambda name: table[name]["voc10_ap50"])
@@ -173,7 +188,7 @@ def ap_by_class(result: Assessment) -> Plot:
     axes.set_yticks(range(len(names)), [literal(name) for name in names], fontsize=8, color=INK)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="center left", bbox_to_anchor=(1.01, 0.5))
     rows = [{"class": name, **{key: table[name][key] for key in ("objects", *marks)}} for name in reversed(names)]
-    return Plot("ap_by_class", title, "Best first. Classes without objects are left out.", figure, rows)
+    return Exhibit("ap_by_class", title, "Best first. Classes without objects are left out.", figure, rows)
 
 
 def _thinned(count: int) -> Ints:

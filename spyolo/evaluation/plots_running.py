@@ -10,11 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
-from spyolo.evaluation.plot import BLUE, COLOURS, GREEN, GREY, INK, ORANGE, RED, Plot, literal, new_figure, note, tidy
+from spyolo.evaluation.plot import BLUE, COLOURS, GREEN, GREY, INK, ORANGE, RED, Exhibit, literal, new_figure, note, tidy
 from spyolo.evaluation.plots import SHADES
 
 
-def firing_rates(rates: ArrayLike, layers: Sequence[str]) -> Plot:
+def firing_rates(rates: ArrayLike, layers: Sequence[str]) -> Exhibit:
     """Firing rate of every layer at every step.
 
     Args:
@@ -43,10 +43,10 @@ def firing_rates(rates: ArrayLike, layers: Sequence[str]) -> Plot:
     bar.ax.yaxis.set_major_formatter(lambda value, _: f"{100 * value:g} %")
     rows = [{"layer": name, "step": step + 1, "rate": table[row, step]} for row, name in enumerate(layers) for step in range(steps)]
     caption = "In per cent of the layer's units, input side at the top. Mean over all layers and steps, unweighted: "
-    return Plot("firing_rates", title, f"{caption}{100 * np.nanmean(table) if table.size else 0:.1f} %.", figure, rows)
+    return Exhibit("firing_rates", title, f"{caption}{100 * np.nanmean(table) if table.size else 0:.1f} %.", figure, rows)
 
 
-def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ") -> Plot:
+def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ") -> Exhibit:
     """Where the energy of a picture goes: `{layer: {kind of operation: energy}}`, layers in the network's order."""
     kinds = list(dict.fromkeys(kind for parts in energy.values() for kind in parts))
     title = f"Energy of each layer, {unit} a picture"
@@ -65,7 +65,7 @@ def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ")
     else:
         note(axes, "nothing counted")
     rows = [{"layer": name, **{kind: float(parts.get(kind, 0.0)) for kind in kinds}} for name, parts in energy.items()]
-    return Plot("energy_by_layer", title, f"{left.sum():.3g} {unit} a picture in all; input side at the top.", figure, rows)
+    return Exhibit("energy_by_layer", title, f"{left.sum():.3g} {unit} a picture in all; input side at the top.", figure, rows)
 
 
 ANYTIME_COLUMNS = ("timesteps", "ap50", "latency_ms", "energy_mj")
@@ -73,7 +73,7 @@ ANYTIME_COLUMNS = ("timesteps", "ap50", "latency_ms", "energy_mj")
 
 def anytime_curve(
     points: Sequence[Mapping[str, Any]], *, ap_name: str = "VOC10+ AP50", reference: Mapping[str, Any] | None = None
-) -> Plot:
+) -> Exhibit:
     """Accuracy, latency and energy after every number of steps, from one pass.
 
     Args:
@@ -98,7 +98,7 @@ def anytime_curve(
         axes.margins(y=0.15)
     saved = rows + ([{column: reference.get(column) for column in ANYTIME_COLUMNS}] if reference is not None else [])
     caption = "Every point is the same pass, read out after T steps."
-    return Plot("anytime", title, caption + (f" The star is {reference['name']}." if reference else ""), figure, saved)
+    return Exhibit("anytime", title, caption + (f" The star is {reference['name']}." if reference else ""), figure, saved)
 
 
 def _anytime_panel(axes: Axes, rows: Sequence[Mapping[str, Any]], key: str, colour: str) -> None:

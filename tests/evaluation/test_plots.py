@@ -84,10 +84,10 @@ def test_firing_rates_and_energy_name_their_layers():
 
 def test_the_anytime_curve_leaves_out_what_was_not_measured():
     plot = running_plots()[2]
-    assert [axes.get_xlabel() for axes in plot.figure.axes] == ["time steps T", "latency (ms a picture)"]
+    assert [axes.get_xlabel() for axes in plot.drawing.axes] == ["time steps T", "latency (ms a picture)"]
     twin = {"name": "ANN twin", "ap50": 0.5, "energy_mj": 15.7}
     with_twin = anytime_curve([{"timesteps": 1, "ap50": 0.4, "energy_mj": 1.0}], reference=twin)
-    assert [axes.get_xlabel() for axes in with_twin.figure.axes] == ["time steps T", "energy (mJ a picture)"]
+    assert [axes.get_xlabel() for axes in with_twin.drawing.axes] == ["time steps T", "energy (mJ a picture)"]
     assert with_twin.rows[-1]["energy_mj"] == 15.7 and "The star is ANN twin" in with_twin.caption
 
 

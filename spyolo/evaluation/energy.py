@@ -6,7 +6,7 @@
     print(format_energy(table))                             # `table` is JSON-safe
 
 Two totals stand side by side. *Synaptic* is the convention of the literature: the weighted layers between neurons, one MAC for every
-product of a real operand, one AC for every connection that carries a spike; what happens inside a neuron is free. *Total* is everything: the
+product of a real operand, one AC for every connection that carries a spike; the inside of a neuron is free. *Total* is everything: the
 synaptic part, the weights inside the neurons (gates), and the neurons' own arithmetic (sigmoid, membrane, comparison, reset, readout).
 """
 

@@ -37,6 +37,8 @@ def suspicions(
         floor: scores below it have been dropped.
         canvases: sides to try as the detector's input size.
     """
+    if not len(truth):
+        return [f"the truth holds no object of any of the {len(classes)} classes ({listed(classes)}): check the class list (--classes)"]
     if not len(detections):
         return [f"there are no detections{f' at or above the confidence floor {floor:g}' if floor > 0 else ''}: every AP is 0"]
     found = _about_classes(truth, detections, classes) + _about_scores(detections, confidence)
@@ -52,7 +54,7 @@ def suspicions(
 
 def _about_classes(truth: TruthTable, detections: DetectionTable, classes: Sequence[str]) -> list[str]:
     there, said = set(truth.labels.tolist()), set(detections.labels.tolist())
-    if there and not there & said:
+    if not there & said:
         return [
             f"no class is both in the truth ({listed([classes[label] for label in sorted(there)])}) and among the detections "
             f"({listed([classes[label] for label in sorted(said)])}): check the class list and its order (--classes)"

@@ -3,6 +3,7 @@ them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,6 +67,25 @@ def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ")
         note(axes, "nothing counted")
     rows = [{"layer": name, **{kind: float(parts.get(kind, 0.0)) for kind in kinds}} for name, parts in energy.items()]
     return Exhibit("energy_by_layer", title, f"{left.sum():.3g} {unit} a picture in all; input side at the top.", figure, rows)
+
+
+def energy_plots(table: Mapping[str, Any]) -> list[Exhibit]:
+    """Firing rates and energy by layer out of what `spyolo.evaluation.energy.energy_table` returns."""
+    spiking = [row for row in table["layers"] if row.get("firing_rate")]
+    parts = {"synapse": "synapses", "gate": "gates", "unit": "neurons", "readout": "neurons"}
+    energy: dict[str, dict[str, float]] = {}
+    for row in table["layers"]:
+        kinds = energy.setdefault(_cell_name(row["name"]), dict.fromkeys(("synapses", "gates", "neurons"), 0.0))
+        kinds[parts[row["part"]]] += sum(row["energy_mj"])
+    plots = [energy_by_layer(energy)]
+    if spiking:
+        plots.insert(0, firing_rates([row["firing_rate"] for row in spiking], [_cell_name(row["name"]) for row in spiking]))
+    return plots
+
+
+def _cell_name(module: str) -> str:
+    """`backbone.conv1.synapse.conv`, `backbone.conv1.unit` -> `backbone.conv1`: a cell is what a reader takes for a layer."""
+    return re.split(r"\.(?:synapse|unit|conv)(?:\.|$)", module)[0]
 
 
 ANYTIME_COLUMNS = ("timesteps", "ap50", "latency_ms", "energy_mj")

@@ -117,6 +117,11 @@ def test_classes_that_do_not_overlap_are_pointed_out():
     assert "no class is both in the truth (cat, dog) and among the detections (bird)" in warned(TRUTH, only_birds)
 
 
+def test_a_truth_without_objects_is_pointed_out():
+    said = {"a": found(("cat", 0.9, [0, 0, 9, 9]))}
+    assert "the truth holds no object of any of the 3 classes (bird, cat, dog)" in warned({"a": objects()}, said)
+
+
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [

@@ -1,0 +1,256 @@
+"""Measure a detector, or a file of predictions.
+
+    tools/eval.py --predictions preds.json --data DEVKIT --split 2007:test       any detector's file; no model, no pictures on disk
+    tools/eval.py --predictions results/ --data DEVKIT --split 2007:val          VOC's text files, comp4_det_test_CLASS.txt
+    tools/eval.py --weights best.safetensors --data DEVKIT --out runs/eval --report
+    tools/eval.py --weights best.safetensors --data DEVKIT --timesteps 1..8      after every step, all from one pass
+
+VOC07 (11-point), VOC10+ (area) and COCO AP are reported under their own names, with the protocol beside them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spyolo.config import Evaluation
+from spyolo.errors import InputError
+
+if TYPE_CHECKING:
+    from spyolo.cli.eval_model import Measured
+    from spyolo.data import VOCSet
+    from spyolo.evaluation.metrics import Assessment
+
+OUT = "runs/eval"
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    what = p.add_mutually_exclusive_group(required=True)
+    what.add_argument("--weights", metavar="FILE", help="measure this detector")
+    what.add_argument("--predictions", metavar="PATH", help="judge this COCO results file, or this folder of VOC text files")
+    p.add_argument("--data", required=True, metavar="DIR", help="folder that holds VOCdevkit, or any set in its format")
+    p.add_argument("--split", default="2007:val", help="pictures to measure on, such as 2007:test or 2007:val+2012:val [%(default)s]")
+    p.add_argument("--classes", help="of --predictions: names in the detector's order: voc, sample, cat,dog or a file, one a line [voc]")
+    p.add_argument("--at-confidence", type=float, default=0.5, metavar="C", help="where precision, recall and F1 are read [%(default)s]")
+    p.add_argument("--coco-backend", default="auto", help="auto, pycocotools or faster_coco_eval; the figures are the same [%(default)s]")
+    p.add_argument("--allow-duplicates", action="store_true", help="judge rows that are there twice instead of refusing the file")
+    p.add_argument("--strict", action="store_true", help="fail on a bad annotation instead of warning")
+
+    model = p.add_argument_group("with --weights")
+    defaults = Evaluation()
+    model.add_argument("--timesteps", metavar="T", help="4, 1,2,4 or 1..8: read out after these steps, all from one pass [as trained]")
+    floor = f"floor: lower scores are dropped [{defaults.confidence}; with --predictions: none]"
+    model.add_argument("--confidence", type=float, metavar="C", help=floor)
+    model.add_argument("--nms", type=float, default=defaults.nms_iou, metavar="IOU", help="overlap at which a box is dropped [%(default)s]")
+    model.add_argument("--max-detections", type=int, default=defaults.max_detections, metavar="N", help="boxes a picture [%(default)s]")
+    model.add_argument("--weights-of", default="w", metavar="W", help="of a training checkpoint: w, average or ema [%(default)s]")
+    model.add_argument("--recalibrate", metavar="SPLIT", help="take norm statistics anew on pictures of this split, such as 2007:train")
+    model.add_argument("--size", type=int, help="input side in pixels [as trained]")
+    model.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N pictures; 0: all [%(default)s]")
+    model.add_argument("--device", default="auto", help="auto, cpu, cuda ... [%(default)s]")
+    model.add_argument("--amp", default="none", choices=("none", "bf16"), help="autocast of convolutions [%(default)s]")
+    model.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at a time [%(default)s]")
+    model.add_argument("--workers", type=int, default=-1, metavar="N", help="loader processes [chosen by the number of cores]")
+    model.add_argument("--energy-pictures", type=int, metavar="N", help="count operations on the first N pictures only; 0: none [all]")
+    model.add_argument("--latency", action="store_true", help="also time one picture at a time after every step")
+
+    out = p.add_argument_group("output")
+    out.add_argument("--out", metavar="DIR", help=f"folder for metrics.json and, with --report, report.html and plots/ [--weights: {OUT}]")
+    out.add_argument("--json", metavar="FILE", help="metrics as JSON, here")
+    out.add_argument("--report", action="store_true", help="also draw plots, sheets of pictures, and a report that stands alone")
+    out.add_argument("--save-predictions", metavar="FILE", help="detections as COCO results")
+    out.add_argument("--voc-text", metavar="DIR", help="detections as VOC text files")
+    out.add_argument("--quiet", action="store_true", help="no progress bars")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    checked(args)
+    from spyolo.evaluation.metrics import format_metrics, format_protocol
+
+    measured = measure(args)
+    result, metrics = judge(args, measured)
+    told = told_about(measured, result)
+    metrics["warnings"] = told
+    print(format_metrics(metrics))
+    if len(metrics.get("anytime", [])) > 1:
+        print("\n" + anytime_table(metrics["anytime"]))
+    if measured.energy is not None:
+        from spyolo.evaluation.energy import format_energy
+
+        print("\n" + format_energy(measured.energy))
+    print("\nprotocol:\n" + format_protocol(metrics["protocol"]))
+    for message in told:
+        print(f"warning: {message}", file=sys.stderr)
+    for path in write(args, measured, result, metrics):
+        print(f"wrote {path}")
+    return 0
+
+
+def checked(args: argparse.Namespace) -> None:
+    """What argparse cannot know. Raises InputError."""
+    for name, value in (("confidence", args.confidence), ("at-confidence", args.at_confidence), ("nms", args.nms)):
+        if value is not None and not 0 <= value <= 1:
+            raise InputError(f"--{name} must be between 0 and 1, got {value:g}")
+    least = {"max-detections": 1, "limit": 0, "batch": 1, "workers": -1, "energy-pictures": 0}
+    for name, low in least.items():
+        value = getattr(args, name.replace("-", "_"))
+        if value is not None and value < low:
+            raise InputError(f"--{name} must be at least {low}, got {value}")
+    if args.predictions and (args.timesteps or args.limit or args.size or args.recalibrate or args.latency):
+        raise InputError("--timesteps, --limit, --size, --recalibrate and --latency need a detector: --weights, not --predictions")
+    if args.weights and args.classes:
+        raise InputError("--classes goes with --predictions; a weights file names its own classes")
+    if args.report and args.out is None:
+        args.out = OUT
+    if args.weights and args.out is None and args.json is None:
+        args.out = OUT
+
+
+def measure(args: argparse.Namespace) -> Measured:
+    """Detections from the file, or from the detector, with their truth."""
+    from spyolo.cli.eval_model import Measured, measure_detector
+
+    if args.weights:
+        return measure_detector(args)
+    from spyolo.data import parse_classes
+    from spyolo.evaluation.predictions import read_predictions
+
+    classes = parse_classes(args.classes or "voc")
+    voc, notes = open_set(args, classes)
+    table = read_predictions(args.predictions, voc.ids, classes, allow_duplicates=args.allow_duplicates)
+    if args.confidence is not None:
+        table = table[table.scores >= args.confidence]
+    protocol = {"split": args.split, "data": args.data, "predictions": args.predictions, "confidence_floor": args.confidence}
+    return Measured(classes, voc, {0: table}, protocol, notes)
+
+
+def open_set(args: argparse.Namespace, classes: Sequence[str]) -> tuple[VOCSet, list[str]]:
+    """The pictures to measure on, and what was tolerated in reading them."""
+    from spyolo.data import VOCSet
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        voc = VOCSet(args.data, args.split, classes, strict=args.strict)
+    return voc, [str(warning.message) for warning in caught]
+
+
+def judge(args: argparse.Namespace, measured: Measured) -> tuple[Assessment, dict[str, Any]]:
+    """The assessment after the last step, and the metrics with everything beside them."""
+    from spyolo.evaluation.metrics import assess
+    from spyolo.evaluation.tables import TruthTable
+
+    voc = measured.voc
+    truth = TruthTable.of({name: voc.objects(place) for place, name in enumerate(voc.ids)})
+    results = {
+        steps: assess(
+            truth, found, measured.classes, confidence=args.at_confidence, backend=args.coco_backend,
+            protocol=measured.protocol | ({"timesteps": steps} if steps else {}),
+        )
+        for steps, found in measured.detections.items()
+    }  # fmt: skip
+    last = max(results)
+    metrics = dict(results[last].metrics)
+    if last:
+        metrics["timesteps"] = last
+        measured.price({steps: result.metrics["voc10_ap50"] for steps, result in results.items()})
+        metrics["anytime"] = [_anytime_row(steps, results[steps].metrics, measured) for steps in sorted(results)]
+    if measured.energy is not None:
+        metrics |= {"energy": measured.energy, "firing_rate": measured.energy["firing_rate"]}
+    return results[last], metrics
+
+
+def _anytime_row(steps: int, metrics: dict[str, Any], measured: Measured) -> dict[str, Any]:
+    row: dict[str, Any] = {"timesteps": steps}
+    row |= {key: metrics[key] for key in ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap")}
+    row["latency_ms"] = measured.latency_ms.get(steps)
+    if measured.energy is not None:
+        spent = measured.energy["per_timestep"][steps - 1]
+        row |= {"energy_mj": spent["total_mj"], "synaptic_mj": spent["synaptic_mj"], "firing_rate": spent["firing_rate"]}
+    return row
+
+
+def anytime_table(rows: Sequence[dict[str, Any]]) -> str:
+    """A line a number of steps."""
+    from spyolo.evaluation.metrics import percent
+
+    lines = ["   T    VOC07   VOC10+    50:95     COCO   latency ms   energy mJ"]
+    for row in rows:
+        shares = "".join(f"{percent(row[key]):>9}" for key in ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap"))
+        costs = "".join("-".rjust(wide) if value is None else f"{value:>{wide}.2f}" for value, wide in _costs(row))
+        lines.append(f"{row['timesteps']:>4}{shares}{costs}")
+    return "\n".join(lines)
+
+
+def _costs(row: dict[str, Any]) -> list[tuple[float | None, int]]:
+    return [(row["latency_ms"], 13), (row.get("energy_mj"), 12)]
+
+
+def told_about(measured: Measured, result: Assessment) -> list[str]:
+    """Everything worth a warning."""
+    from spyolo.evaluation.diagnosis import suspicions
+
+    sizes = [measured.voc.size(place) for place in range(len(measured.voc))]
+    floor = measured.protocol.get("confidence_floor") or 0.0
+    return measured.notes + suspicions(
+        result.truth, result.detections, measured.classes, sizes, confidence=result.confidence, floor=floor
+    )
+
+
+def write(args: argparse.Namespace, measured: Measured, result: Assessment, metrics: dict[str, Any]) -> list[Path]:
+    """Write what was asked for; the paths written."""
+    from spyolo.evaluation.coco_json import write_coco_json
+    from spyolo.evaluation.files import write_json
+    from spyolo.evaluation.voc_text import write_voc_text
+
+    written = []
+    for path in [args.json] + ([Path(args.out) / "metrics.json"] if args.out else []):
+        if path:
+            write_json(path, metrics)
+            written.append(Path(path))
+    said = result.detections.by_image()
+    if args.save_predictions:
+        write_coco_json(args.save_predictions, said, measured.classes)
+        written.append(Path(args.save_predictions))
+    if args.voc_text:
+        write_voc_text(args.voc_text, said, measured.classes)
+        written.append(Path(args.voc_text))
+    if args.report:
+        written.append(report(args, measured, result, metrics))
+    return written
+
+
+def report(args: argparse.Namespace, measured: Measured, result: Assessment, metrics: dict[str, Any]) -> Path:
+    """Plots, sheets and the report, all in --out."""
+    from spyolo.evaluation.energy import format_energy
+    from spyolo.evaluation.plots import detection_plots
+    from spyolo.evaluation.plots_running import anytime_curve, energy_plots
+    from spyolo.evaluation.report import write_report
+    from spyolo.evaluation.sheets import picture_sheets
+
+    exhibits = detection_plots(result)
+    figures, texts = [], []
+    if len(metrics.get("anytime", [])) > 1:
+        exhibits.insert(0, anytime_curve([row | {"ap50": row["voc10_ap50"]} for row in metrics["anytime"]], reference=None))
+    if measured.energy is not None:
+        exhibits += energy_plots(measured.energy)
+        texts.append(("Energy", format_energy(measured.energy)))
+        figures.append(("synaptic only", f"{measured.energy['synaptic_mj']:.3f} mJ"))
+        figures.append(("everything", f"{measured.energy['total_mj']:.3f} mJ"))
+        figures.append(("firing rate", f"{100 * measured.energy['firing_rate']:.1f} %"))
+    if measured.voc.image_path(0).is_file():
+        exhibits += picture_sheets(result, measured.voc.image)
+    else:
+        metrics["warnings"].append("no pictures on disk: the report has no sheets of them")
+    for exhibit in exhibits:
+        exhibit.save(Path(args.out) / "plots")
+    path = Path(args.out) / "report.html"
+    title = f"{Path(args.weights or args.predictions).name} on {args.split}"
+    write_report(path, title, metrics, exhibits, figures=figures, texts=texts, warnings=metrics["warnings"], data_folder="plots")
+    return path

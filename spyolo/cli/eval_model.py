@@ -1,0 +1,160 @@
+"""The part of `eval` that runs a detector: detections after every step asked for, operations counted meanwhile, time a picture takes."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from spyolo.boxes import Detections
+from spyolo.config import Evaluation
+from spyolo.data import DetectionDataset, VOCSet, collate
+from spyolo.errors import InputError
+from spyolo.evaluation.tables import DetectionTable
+
+if TYPE_CHECKING:
+    import torch
+
+    from spyolo.checkpoint import WeightsInfo
+    from spyolo.detection import SpikingYOLO
+    from spyolo.evaluation.tallies import Counts
+
+RECALIBRATION_PICTURES = 256
+TIMED_PASSES = 5
+
+
+@dataclass
+class Measured:
+    """What is to be judged, and what is known about how it came to be."""
+
+    classes: tuple[str, ...]
+    voc: VOCSet
+    detections: Mapping[int, Mapping[str, Detections] | DetectionTable]  # by steps; 0: no steps known of
+    protocol: dict[str, Any]
+    notes: list[str]
+    counts: Counts | None = None
+    twin: Counts | None = None
+    latency_ms: dict[int, float] = field(default_factory=dict)
+    energy: dict[str, Any] | None = None
+
+    def price(self, ap50: Mapping[int, float | None]) -> None:
+        """Work out the energy of what was counted, AP50 beside it."""
+        if self.counts is not None:
+            from spyolo.evaluation.energy import energy_table
+
+            known = {steps: value for steps, value in ap50.items() if value is not None}
+            self.energy = energy_table(self.counts, twins={"ann_twin": self.twin} if self.twin else {}, ap50=known)
+
+
+def parse_timesteps(text: str) -> tuple[int, ...]:
+    """`4`, `1,2,4` or `1..8`. Raises InputError."""
+    try:
+        first, dots, last = text.partition("..")
+        steps = tuple(range(int(first), int(last) + 1)) if dots else tuple(sorted({int(word) for word in text.split(",")}))
+    except ValueError:
+        steps = ()
+    if not steps or steps[0] < 1 or steps[-1] > 1024:
+        raise InputError(f"--timesteps {text!r} is not understood: write 4, 1,2,4 or 1..8, numbers from 1 to 1024")
+    return steps
+
+
+def measure_detector(args: argparse.Namespace) -> Measured:
+    """Load the detector, run it over the split, count and time it."""
+    from spyolo.builders import choose_device
+    from spyolo.checkpoint import load_detector
+    from spyolo.cli.eval import open_set
+
+    detector, info = load_detector(args.weights, weights=args.weights_of)
+    voc, notes = open_set(args, info.classes)
+    if args.limit:
+        voc = voc.subset(range(min(args.limit, len(voc))))
+    size = args.size or info.size
+    if size % 32 or size < 32:
+        raise InputError(f"--size must be a multiple of 32, got {size}")
+    if size != info.size:
+        notes.append(f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}")
+    device = choose_device(args.device)
+    steps = (parse_timesteps(args.timesteps) if args.timesteps else (info.timesteps,)) if detector.spiking else (1,)
+    detector.to(device)
+    if args.recalibrate:
+        recalibrate_on(detector, args, info, size, max(steps), device)
+    elif args.weights_of != "w":
+        notes.append(f"norm statistics are those of the weights trained (w), not of {args.weights_of}; --recalibrate SPLIT takes them anew")
+    dataset = DetectionDataset(voc, size, "eval")
+    found, counts = detect_with_model(detector, dataset, steps, args, device)
+    measured = Measured(info.classes, voc, found, protocol_of(args, info, size, device), notes, counts)
+    if counts is not None:
+        from spyolo.summary import twin_counts
+
+        measured.twin = twin_counts(detector.to("cpu"), size)
+    if args.latency:
+        measured.latency_ms = latencies(detector.to(device), size, max(steps), device, args.amp)
+    return measured
+
+
+def detect_with_model(
+    detector: SpikingYOLO, dataset: DetectionDataset, steps: tuple[int, ...], args: argparse.Namespace, device: torch.device
+) -> tuple[dict[int, dict[str, Detections]], Counts | None]:
+    """T -> image id -> detections in the picture's pixels, and the operations counted meanwhile."""
+    from contextlib import nullcontext
+
+    from spyolo import engine
+    from spyolo.builders import choose_workers
+    from spyolo.evaluation.energy import EnergyMeter
+
+    meter = EnergyMeter(detector, pictures=args.energy_pictures) if args.energy_pictures != 0 else None
+    with meter or nullcontext():
+        found = engine.detect(
+            detector, dataset, steps, confidence=floor_of(args), nms_iou=args.nms, max_detections=args.max_detections,
+            batch_size=args.batch, device=device, amp=args.amp, workers=choose_workers(args.workers), progress=not args.quiet,
+        )  # fmt: skip
+    return found, meter.counts() if meter else None
+
+
+def floor_of(args: argparse.Namespace) -> float:
+    return Evaluation().confidence if args.confidence is None else args.confidence
+
+
+def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: torch.device) -> dict[str, Any]:
+    """What the figures depend on and only we know."""
+    return {
+        "split": args.split, "data": args.data, "weights": args.weights, "weights_of": args.weights_of, "detector": info.spec.name,
+        "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), "nms_iou": args.nms,
+        "max_detections": args.max_detections, "recalibrated_on": args.recalibrate, "precision_of_convolutions": args.amp,
+        "device": device.type,
+    }  # fmt: skip
+
+
+def recalibrate_on(
+    detector: SpikingYOLO, args: argparse.Namespace, info: WeightsInfo, size: int, steps: int, device: torch.device
+) -> None:
+    """Norm statistics over the first pictures of another split."""
+    from torch.utils.data import DataLoader
+
+    from spyolo import engine
+
+    voc = VOCSet(args.data, args.recalibrate, info.classes)
+    dataset = DetectionDataset(voc.subset(range(min(RECALIBRATION_PICTURES, len(voc)))), size, "eval")
+    engine.recalibrate(detector, DataLoader(dataset, args.batch, collate_fn=collate), steps, device=device, amp=args.amp)
+
+
+def latencies(detector: SpikingYOLO, size: int, steps: int, device: torch.device, amp: str) -> dict[int, float]:
+    """Milliseconds from a picture on the device to the head's output after every step: one picture at a time, median of some passes."""
+    import torch
+
+    from spyolo.engine import autocast
+
+    picture = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
+    passes: list[list[float]] = []
+    with torch.inference_mode(), autocast(device, amp):
+        for _ in range(TIMED_PASSES + 1):
+            times, start = [], time.perf_counter()
+            for _ in detector.run(picture, steps):
+                if device.type == "cuda":
+                    torch.cuda.synchronize(device)
+                times.append(1000 * (time.perf_counter() - start))
+            passes.append(times)
+    return {step: statistics.median(times[step - 1] for times in passes[1:]) for step in range(1, steps + 1)}  # the first one warms up

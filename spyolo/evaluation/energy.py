@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from spyolo.evaluation.columns import columns, number
+from spyolo.evaluation.files import json_safe
 from spyolo.evaluation.meter import EnergyMeter, dense_counts
 from spyolo.evaluation.prices import COSTS, PRICES, Cost, Prices, read_prices
 from spyolo.evaluation.sparsity import firing_rate, layer_sparsity, sparsity_summary
@@ -139,7 +141,7 @@ def energy_table(
     table["prices"] = {name: asdict(p) | {"compare": p.compare, "sigmoid": p.sigmoid} for name, p in price_lists.items()}
     table["main_price"] = prices.name
     table["costs"] = {event: asdict(cost) for event, cost in costs.items()}
-    return table
+    return json_safe(table)
 
 
 def format_energy(table: Mapping[str, Any], *, memory: bool = False) -> str:
@@ -148,8 +150,6 @@ def format_energy(table: Mapping[str, Any], *, memory: bool = False) -> str:
     head = ["T", "AP50", "firing", "G MAC", "G AC", "synaptic", "gates", "neurons", "total", "ANN/total"] + ["SRAM", "DRAM"] * memory
     lines = [[str(row["timesteps"]), *_cells(row, row["firing_rate"], twin, memory)] for row in table["per_timestep"]]
     lines += [[name, *_cells(row, None, twin, memory)] for name, row in table["twins"].items()]
-    widths = [max(map(len, column)) for column in zip(head, *lines)]
-    body = "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in [head, *lines])
     price = table["prices"][table["main_price"]]
     notes = [
         f"energy in mJ a picture over {table['pictures']} pictures; {price['name']}: MAC {price['mac']} pJ, AC {price['add']} pJ, sigmoid "
@@ -160,20 +160,16 @@ def format_energy(table: Mapping[str, Any], *, memory: bool = False) -> str:
     notes += [f"at {name} prices: " + _price_line(row) for name, row in table["by_price"].items() if name != table["main_price"]]
     if table["uncounted"]:
         notes.append("not counted, of a kind unknown here: " + ", ".join(table["uncounted"]))
-    return "\n".join([body, *notes])
+    return "\n".join([columns([head, *lines]), *notes])
 
 
 def _cells(row: Mapping[str, Any], rate: float | None, twin: float | None, memory: bool) -> list[str]:
     ratio = twin / row["total_mj"] if twin and row["total_mj"] else None
     shown = [
-        _number(row["ap50"], 3), _number(rate, 3), f"{row['macs'] / 1e9:.3f}", f"{row['acs'] / 1e9:.3f}",
-        *(f"{row[key]:.3f}" for key in ("synaptic_mj", "gates_mj", "neurons_mj", "total_mj")), _number(ratio, 2),
+        number(row["ap50"], 3), number(rate, 3), f"{row['macs'] / 1e9:.3f}", f"{row['acs'] / 1e9:.3f}",
+        *(f"{row[key]:.3f}" for key in ("synaptic_mj", "gates_mj", "neurons_mj", "total_mj")), number(ratio, 2),
     ]  # fmt: skip
     return shown + [f"{row[key]:.2f}" for key in ("memory_sram_mj", "memory_dram_mj") if memory]
-
-
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
 def _price_line(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from spyolo.evaluation.tallies import Counts, LayerCounts
 
 
-def share(part: int, whole: int) -> float:
+def share(part: float, whole: float) -> float:
     """part / whole, 0 where there is nothing."""
     return part / whole if whole else 0.0
 

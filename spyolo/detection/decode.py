@@ -88,7 +88,8 @@ def postprocess(
         keep = top.values > confidence
         values, index = top.values[keep], top.indices[keep]
         row, label = index // score.shape[-1], index % score.shape[-1]
-        chosen = clip_boxes_to_image(box[row], (h, w))
-        kept = batched_nms(chosen.float(), values.float(), label, nms_iou)[:max_detections]
-        found.append(Detections(chosen[kept], values[kept], label[kept]))
+        chosen = Detections(clip_boxes_to_image(box[row], (h, w)), values, label)
+        chosen = chosen[(chosen.boxes[:, 2:] > chosen.boxes[:, :2]).all(1)]  # centres reach beyond the input, so a box may lie outside
+        kept = batched_nms(chosen.boxes.float(), chosen.scores.float(), chosen.labels, nms_iou)
+        found.append(chosen[kept[:max_detections]])
     return found

@@ -24,7 +24,7 @@ def anchors_per_scale(
         ValueError: fewer anchors than a mask names, sides that are not positive, or scales with different numbers of anchors.
     """
     shapes = torch.tensor([[float(w), float(h)] for w, h in anchors]) / REFERENCE_SIZE
-    if not bool((shapes > 0).all()):
+    if not all(w > 0 and h > 0 for w, h in anchors):
         raise ValueError(f"anchors must have positive sides, got {anchors}")
     if len({len(mask) for mask in masks}) != 1:
         raise ValueError(f"every scale needs the same number of anchors, got masks {masks}")

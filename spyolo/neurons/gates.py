@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -51,7 +53,7 @@ class StaticGate(nn.Module):
 
     def __init__(self, channels: int, tau: float = 0.5) -> None:
         super().__init__()
-        self.logit = nn.Parameter(torch.full((channels,), float(torch.logit(torch.tensor(tau)))))
+        self.logit = nn.Parameter(torch.full((channels,), math.log(tau / (1 - tau))))
 
     def forward(self, current: Tensor, u: Tensor) -> Tensor:
         return self.logit.view(-1, *(1,) * (current.dim() - 2))

@@ -42,8 +42,9 @@ def forward_kernel(current: Tensor, logit: Tensor, u: Tensor, threshold: float) 
 
 
 def backward_kernel(
-    current: Tensor, logit: Tensor, u: Tensor, grad_s: Tensor, grad_u: Tensor | None, threshold: float, detach_reset: bool, surrogate: Surrogate
-) -> tuple[Tensor, Tensor, Tensor]:
+    current: Tensor, logit: Tensor, u: Tensor, grad_s: Tensor, grad_u: Tensor | None, threshold: float, detach_reset: bool,
+    surrogate: Surrogate,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """Gradients of current, logit and u, from those of the spikes and (None: zero) of the membrane after reset."""
     tau, difference, v = _membrane(current, logit, u)
     fired = (v > threshold).to(v.dtype)
@@ -77,7 +78,8 @@ class Compiling:
             except Exception as error:  # torch.compile raises many types: no C++ compiler, no Triton, an unsupported platform
                 cls.enabled = False
                 reason = str(error).strip().splitlines()[0][:200]
-                warnings.warn(f"torch.compile is not to be had here ({type(error).__name__}: {reason}); training runs slower without it", stacklevel=2)
+                message = f"torch.compile is not to be had here ({type(error).__name__}: {reason}); training runs slower without it"
+                warnings.warn(message, stacklevel=2)
         return kernels(False)[which](*args)
 
 

@@ -16,6 +16,13 @@ from spyolo.neurons import ALIFUnit, Cell, LIFUnit, dense_ltc
 MAIN, GATES, HEADS, ENCODER, TWIN, LITE = 3_387_744_256, 5_183_373_312, 19_468_800, 37_380_096, 3_407_213_056, 3_462_893_824
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_compiled():
+    """Compiling a kernel takes longer than all of these tests."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
 def metered(model, *inputs):
     """Counts of one plain call."""
     with torch.no_grad(), EnergyMeter(model) as meter:

@@ -1,7 +1,7 @@
 """Data: VOC devkits, augmentation, the drawn sample set, conversion and checks."""
 
 from spyolo.data.classes import VOC_CLASSES, parse_classes, scan_classes
-from spyolo.data.dataset import Batch, DetectionDataset, Sample, collate
+from spyolo.data.dataset import Batch, DetectionDataset, Sample, collate, worker_context
 from spyolo.data.images import image_size, read_image
 from spyolo.data.letterbox import Letterbox, letterbox
 from spyolo.data.placement import AugmentSettings
@@ -29,6 +29,7 @@ __all__ = [
     "parse_classes",
     "parse_splits",
     "read_image",
+    "worker_context",
     "scan_classes",
     "shuffle_labels",
 ]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spyolo.boxes import Objects
-from spyolo.data.letterbox import FILL, Letterbox, letterbox
+from spyolo.data.letterbox import FILL, letterbox
 from spyolo.data.placement import AugmentSettings, join, paste, place_four, place_objects, place_one
 
 PRESETS = ("train", "mosaic", "eval")
@@ -33,11 +33,9 @@ def apply_train(pictures: list[Picture], size: int, settings: AugmentSettings, r
     return to_tensor(canvas), objects
 
 
-def apply_eval(picture: Picture, size: int) -> tuple[Tensor, Objects, Letterbox]:
-    """The letterboxed picture and its objects in canvas pixels; nothing is random."""
-    image, objects = picture
-    canvas, place = letterbox(image, size)
-    return to_tensor(canvas), objects.with_boxes(place.to_canvas(objects.boxes)), place
+def apply_eval(image: np.ndarray, size: int) -> Tensor:
+    """The letterboxed picture, uint8 [3, size, size]; nothing is random."""
+    return to_tensor(letterbox(image, size)[0])
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -35,7 +35,7 @@ def apply_train(
 def apply_eval(image: Tensor, objects: Objects, size: int) -> tuple[Tensor, Objects, Letterbox]:
     """Letterbox on the picture's own device; within a few grey levels of `letterbox`, which the CPU path uses."""
     place = Letterbox.fit(image.shape[2], image.shape[1], size)
-    width, height = (max(1, round(side * place.scale)) for side in (image.shape[2], image.shape[1]))
+    width, height = place.inner(image.shape[2], image.shape[1])
     canvas = torch.full((3, size, size), FILL, dtype=torch.uint8, device=image.device)
     canvas[:, place.top : place.top + height, place.left : place.left + width] = F.resize(image, [height, width], antialias=True)
     return canvas, objects.with_boxes(place.to_canvas(objects.boxes)), place

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import warnings
 from dataclasses import dataclass, replace
+from multiprocessing.context import BaseContext
+from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from spyolo.boxes import Objects
-from spyolo.data.augment import PRESETS, Picture, apply_eval, apply_train, to_tensor
-from spyolo.data.letterbox import FILL, Letterbox
+from spyolo.data.augment import PRESETS, Picture, apply_eval, apply_train
+from spyolo.data.cache import PictureCache, default_cache_folder
+from spyolo.data.letterbox import FILL, Letterbox, resize
 from spyolo.data.placement import AugmentSettings
 from spyolo.data.problems import DataWarning
 from spyolo.data.voc import VOCSet
@@ -46,6 +49,18 @@ class Batch:
         return replace(self, images=self.images.pin_memory())
 
 
+def worker_context(workers: int) -> BaseContext | None:
+    """How loader processes start: from a clean server process, never as a fork of one that already runs threads (a fork of a process whose
+    OpenMP or OpenCV threads are up can wait for ever on a lock that nobody holds). None where there are no workers."""
+    if not workers:
+        return None
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["spyolo.data"])  # imported once, in the server
+    return context
+
+
 def collate(samples: list[Sample]) -> Batch:
     """For DataLoader(collate_fn=collate)."""
     return Batch(
@@ -62,14 +77,21 @@ class DetectionDataset(Dataset[Sample]):
         preset: `eval` letterboxes; `train` adds scale, aspect, place, flip and colour; `mosaic` shows four pictures half of the time.
         seed: sample i of epoch e is a function of (seed, e, i) alone.
         settings: how strongly the training presets vary pictures.
+        cache: keep decoded pictures, no larger than they are used: `ram` while this object lives, `disk` in a file for later runs too.
+        cache_folder: where `disk` keeps it (default: the user's cache folder).
 
     A picture that cannot be read raises InputError when the set is strict. Otherwise it is warned of and counted in `unreadable`; a
     training preset then takes the next picture, `eval` an empty grey canvas (so that its objects count as missed).
     """
 
-    def __init__(self, voc: VOCSet, size: int, preset: str = "train", seed: int = 0, settings: AugmentSettings | None = None) -> None:
+    def __init__(
+        self, voc: VOCSet, size: int, preset: str = "train", seed: int = 0, settings: AugmentSettings | None = None,
+        cache: str = "none", cache_folder: str | Path | None = None,
+    ) -> None:  # fmt: skip
         if preset not in PRESETS:
             raise InputError(f"augmentation preset {preset!r} is none of {', '.join(PRESETS)}")
+        if cache not in ("none", "ram", "disk"):
+            raise InputError(f"cache {cache!r} is none of none, ram, disk")
         self.voc = voc
         self.size = size
         self.preset = preset
@@ -78,6 +100,10 @@ class DetectionDataset(Dataset[Sample]):
         # In shared memory, so that loader processes that live on see a new epoch, and their counts are seen here.
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._unreadable = torch.zeros(1, dtype=torch.int64).share_memory_()
+        self._cache: PictureCache | None = None
+        if cache != "none":
+            folder = Path(cache_folder or default_cache_folder()) if cache == "disk" else None
+            self._cache = PictureCache(voc, [self._kept_size(i) for i in range(len(voc))], folder)
 
     def __len__(self) -> int:
         return len(self.voc)
@@ -94,8 +120,6 @@ class DetectionDataset(Dataset[Sample]):
     def __getitem__(self, i: int) -> Sample:
         if not 0 <= i < len(self):
             raise IndexError(i)
-        if get_worker_info() is not None:
-            cv2.setNumThreads(1)  # the loader processes are the parallelism
         if self.preset == "eval":
             return self._eval_sample(i)
         rng = np.random.default_rng([self.seed, int(self._epoch), i])
@@ -105,23 +129,40 @@ class DetectionDataset(Dataset[Sample]):
         image, objects = apply_train([self._next_readable(k) for k in chosen], self.size, self.settings, rng)
         return Sample(image, objects, self.voc.ids[i], Letterbox.identity(self.size))
 
-    def picture(self, i: int) -> Picture:
-        """Picture i, RGB uint8 [H, W, 3], and its objects in its pixels."""
-        return self.voc.image(i), self.voc.objects(i)
+    def picture(self, i: int) -> np.ndarray:
+        """Picture i, RGB uint8 [H, W, 3], at the size in which the preset uses (and the cache keeps) it."""
+        kept = self._cache.get(i) if self._cache else None
+        if kept is None:
+            kept = resize(self.voc.image(i), *self._kept_size(i))
+            if self._cache:
+                self._cache.put(i, kept)
+        return kept
+
+    def _kept_size(self, i: int) -> tuple[int, int]:
+        """(width, height), never more than the picture's own nor than its largest appearance on a canvas."""
+        width, height = self.voc.size(i)
+        if self.preset == "eval":  # exactly what the letterbox makes of it, so that a cache changes no pixel
+            place = Letterbox.fit(width, height, self.size)
+            return place.inner(width, height) if place.scale < 1 else (width, height)
+        most = self.size * max(1.0, self.settings.scale[1])
+        shrink = min(1.0, most / max(width, height))
+        return max(2, round(width * shrink)), max(2, round(height * shrink))
 
     def _eval_sample(self, i: int) -> Sample:
+        place = Letterbox.fit(*self.voc.size(i), self.size)
         try:
-            image, objects, place = apply_eval(self.picture(i), self.size)
+            image, objects = apply_eval(self.picture(i), self.size), self.voc.objects(i)
         except InputError as error:
             self._tolerate(error, "an empty canvas stands in")
-            grey = np.full((self.size, self.size, 3), FILL, np.uint8)
-            image, objects, place = to_tensor(grey), Objects.empty(), Letterbox.fit(*self.voc.size(i), self.size)
-        return Sample(image, objects, self.voc.ids[i], place)
+            image, objects = torch.full((3, self.size, self.size), FILL, dtype=torch.uint8), Objects.empty()
+        return Sample(image, objects.with_boxes(place.to_canvas(objects.boxes)), self.voc.ids[i], place)
 
     def _next_readable(self, i: int) -> Picture:
-        for step in range(len(self)):
+        for k in ((i + step) % len(self) for step in range(len(self))):
             try:
-                return self.picture((i + step) % len(self))
+                image, objects, (width, height) = self.picture(k), self.voc.objects(k), self.voc.size(k)
+                scale = torch.tensor([image.shape[1] / width, image.shape[0] / height]).repeat(2)
+                return image, objects.with_boxes(objects.boxes * scale)
             except InputError as error:
                 self._tolerate(error, "left out")
         raise InputError(f"none of the {len(self)} pictures of {self.voc.root} can be read")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
+
+# OpenCV's own threads bring nothing at these sizes, and a process forked after they were started hangs at its first resize: loaders fork.
+cv2.setNumThreads(0)
 
 FILL = 114  # mid grey, what the detector sees outside the picture
 
@@ -26,13 +29,18 @@ class Letterbox:
         """Centre a width x height picture on a canvas of `size` (side, or height and width)."""
         canvas_height, canvas_width = (size, size) if isinstance(size, int) else size
         scale = min(canvas_width / width, canvas_height / height)
-        inner_width, inner_height = _inner(width, height, scale)
-        return Letterbox(scale, (canvas_width - inner_width) // 2, (canvas_height - inner_height) // 2, (canvas_height, canvas_width))
+        corner = Letterbox(scale, 0, 0, (canvas_height, canvas_width))
+        inner_width, inner_height = corner.inner(width, height)
+        return replace(corner, left=(canvas_width - inner_width) // 2, top=(canvas_height - inner_height) // 2)
 
     @staticmethod
     def identity(size: int) -> Letterbox:
         """The canvas itself."""
         return Letterbox(1.0, 0, 0, (size, size))
+
+    def inner(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height, in whole pixels, of a width x height picture on the canvas."""
+        return max(1, round(width * self.scale)), max(1, round(height * self.scale))
 
     def to_canvas(self, boxes: Tensor) -> Tensor:
         """Boxes [N, 4] in picture pixels -> canvas pixels."""
@@ -55,7 +63,7 @@ def letterbox(image: np.ndarray, size: int | tuple[int, int], fill: int = FILL) 
     height, width = image.shape[:2]
     place = Letterbox.fit(width, height, size)
     canvas = np.full((*place.size, 3), fill, np.uint8)
-    inner = resize(image, *_inner(width, height, place.scale))
+    inner = resize(image, *place.inner(width, height))
     canvas[place.top : place.top + inner.shape[0], place.left : place.left + inner.shape[1]] = inner
     return canvas, place
 
@@ -66,7 +74,3 @@ def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
         return image
     shrinks = width * height < image.shape[0] * image.shape[1]
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-
-
-def _inner(width: int, height: int, scale: float) -> tuple[int, int]:
-    return max(1, round(width * scale)), max(1, round(height * scale))

@@ -72,12 +72,23 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     checked(args)
-    from spyolo.evaluation.metrics import format_metrics, format_protocol
-
     measured = measure(args)
     result, metrics = judge(args, measured)
-    told = told_about(measured, result)
-    metrics["warnings"] = told
+    metrics["warnings"] = told_about(measured, result)
+    written: list[Path] = []
+    try:  # files first: whoever cuts the printing short (`| head`) still gets them, and a full disk does not cost the figures
+        written = write(args, measured, result, metrics)
+    finally:
+        tell(measured, metrics)
+    for path in written:
+        print(f"wrote {path}")
+    return 0
+
+
+def tell(measured: Measured, metrics: dict[str, Any]) -> None:
+    """Print the figures, the costs, the protocol, and (to stderr) the warnings."""
+    from spyolo.evaluation.metrics import format_metrics, format_protocol
+
     print(format_metrics(metrics))
     if len(metrics.get("anytime", [])) > 1:
         print("\n" + anytime_table(metrics["anytime"]))
@@ -86,11 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         print("\n" + format_energy(measured.energy))
     print("\nprotocol:\n" + format_protocol(metrics["protocol"]))
-    for message in told:
+    for message in metrics["warnings"]:
         print(f"warning: {message}", file=sys.stderr)
-    for path in write(args, measured, result, metrics):
-        print(f"wrote {path}")
-    return 0
 
 
 def checked(args: argparse.Namespace) -> None:

@@ -195,8 +195,14 @@ def format_metrics(metrics: Mapping[str, Any]) -> str:
 def format_protocol(protocol: Mapping[str, Any]) -> str:
     """The protocol, a line an entry."""
     flat = {key: value for key, value in protocol.items() if key != "rules"} | dict(protocol.get("rules", {}))
-    flat["classes"] = f"{len(protocol['classes'])} ({', '.join(protocol['classes'])})"
-    return "\n".join(f"  {key.replace('_', ' ')}: {value}" for key, value in flat.items() if value is not None)
+    return "\n".join(f"  {key.replace('_', ' ')}: {plainly(value)}" for key, value in flat.items() if value is not None)
+
+
+def plainly(value: Any) -> str:
+    """A value of the protocol for a reader."""
+    if isinstance(value, list):
+        return f"{len(value)}: {', '.join(map(str, value))}"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def percent(share: float | None) -> str:

@@ -8,7 +8,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from spyolo.evaluation.metrics import percent
+from matplotlib.figure import Figure
+
+from spyolo.evaluation.metrics import percent, plainly
 from spyolo.evaluation.plot import Exhibit
 from spyolo.files import write_whole
 
@@ -32,7 +34,7 @@ section { padding: 14px 18px; margin: 14px 0; overflow-x: auto; }
 .tiles { display: flex; flex-wrap: wrap; gap: 12px; } .tile { padding: 10px 16px; min-width: 120px; }
 .tile b { display: block; font-size: 24px; } .tile span, .small, figcaption { color: #52606d; font-size: 13px; }
 table { border-collapse: collapse; font-size: 13px; } th { color: #52606d; font-weight: 600; }
-th, td { padding: 3px 10px; text-align: right; border-bottom: 1px solid #eef1f4; white-space: nowrap; }
+th, td { padding: 3px 7px; text-align: right; border-bottom: 1px solid #eef1f4; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } .protocol td { text-align: left; white-space: normal; }
 figure { margin: 0; } img { max-width: 100%; height: auto; } .warning { border-left: 4px solid #e69f00; }
 """
@@ -92,8 +94,7 @@ def _protocol(protocol: Mapping[str, Any]) -> str:
     rows = []
     for key, value in flat.items():
         if value is not None:
-            text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            rows.append(f"<tr><td>{escape(str(key).replace('_', ' '))}</td><td>{escape(text)}</td></tr>")
+            rows.append(f"<tr><td>{escape(str(key).replace('_', ' '))}</td><td>{escape(plainly(value))}</td></tr>")
     return f'<table class="protocol">{"".join(rows)}</table>'
 
 
@@ -121,4 +122,5 @@ def _figure(exhibit: Exhibit, data_folder: str | None) -> str:
         anchors = [f'<a href="{escape(data_folder)}/{escape(exhibit.name)}.{kind}">{kind.upper()}</a>' for kind in ("png", "json", "csv")]
         links = " " + " ".join(anchors)
     words = f"<figcaption>{escape(exhibit.caption)}{links}</figcaption>"
-    return f"<h2>{escape(exhibit.title)}</h2><section><figure>{picture}{words}</figure></section>"
+    heading = "" if isinstance(exhibit.drawing, Figure) else f"<h2>{escape(exhibit.title)}</h2>"  # a figure holds its own
+    return f"{heading}<section><figure>{picture}{words}</figure></section>"

@@ -1,0 +1,177 @@
+"""The command: any detector's file judged without model or pictures, a detector measured after every step, the same numbers twice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from spyolo.boxes import Detections
+from spyolo.checkpoint import WeightsInfo, save_weights
+from spyolo.cli import run
+from spyolo.cli.eval_model import parse_timesteps
+from spyolo.data import SAMPLE_CLASSES, VOCSet
+from spyolo.data.annotation import Thing
+from spyolo.detection import build_detector
+from spyolo.errors import InputError
+from spyolo.evaluation.coco_json import write_coco_json
+
+SCENE = {
+    "000001": [Thing("cat", (5, 5, 40, 40)), Thing("dog", (20, 10, 60, 44))],
+    "000002": [Thing("cat", (10, 8, 50, 40))],
+    "000003": [],
+}
+CLASSES = ("bird", "cat", "dog")
+
+
+@pytest.fixture
+def devkit(make_devkit):
+    """Annotations and image sets only."""
+    root = make_devkit(SCENE, split="val")
+    shutil.rmtree(root / "VOCdevkit" / "VOC2007" / "JPEGImages")
+    return root
+
+
+@pytest.fixture
+def preds(devkit):
+    """Both cats exactly, no dog."""
+    voc = VOCSet(devkit, "2007:val", CLASSES)
+    said = {}
+    for place, name in enumerate(voc.ids):
+        objects = voc.objects(place)
+        cats = objects[objects.labels == 1]
+        said[name] = Detections(cats.boxes, torch.linspace(0.9, 0.8, len(cats)), cats.labels)
+    path = devkit / "preds.json"
+    write_coco_json(path, said, CLASSES)
+    return path
+
+
+def evaluate(devkit, *options, classes="bird,cat,dog"):
+    named = ["--classes", classes] if classes else []
+    return run("eval", ["--data", str(devkit), "--split", "2007:val", "--quiet", *named, *map(str, options)])
+
+
+def test_a_file_is_judged_with_no_model_and_no_pictures(devkit, preds, capsys):
+    assert evaluate(devkit, "--predictions", preds, "--json", devkit / "m.json") == 0
+    shown = capsys.readouterr()
+    assert "VOC10+ AP50 (area)        50.00" in shown.out and "VOC07 AP50 (11-point)     50.00" in shown.out
+    assert "no objects of bird" in shown.out and "split: 2007:val" in shown.out and "voc difficult: not counted" in shown.out
+    assert shown.err == ""
+    metrics = json.loads((devkit / "m.json").read_text())
+    assert metrics["per_class"]["cat"]["voc10_ap50"] == 1.0 and metrics["per_class"]["dog"]["voc10_ap50"] == 0.0
+    assert metrics["protocol"]["pictures"] == 3 and metrics["protocol"]["predictions"] == str(preds)
+
+
+def test_two_evaluations_write_the_same_bytes_and_voc_text_judges_alike(devkit, preds):
+    assert evaluate(devkit, "--predictions", preds, "--json", devkit / "a.json", "--voc-text", devkit / "text") == 0
+    assert evaluate(devkit, "--predictions", preds, "--json", devkit / "b.json") == 0
+    assert (devkit / "a.json").read_bytes() == (devkit / "b.json").read_bytes()
+    assert evaluate(devkit, "--predictions", devkit / "text", "--json", devkit / "c.json") == 0
+    first, second = (json.loads((devkit / name).read_text()) for name in ("a.json", "c.json"))
+    del first["protocol"]["predictions"], second["protocol"]["predictions"]
+    assert first == second
+
+
+def test_a_report_without_pictures_has_its_plots(devkit, preds, capsys):
+    assert evaluate(devkit, "--predictions", preds, "--out", devkit / "out", "--report") == 0
+    written = {path.name for path in (devkit / "out").rglob("*") if path.is_file()}
+    assert {"metrics.json", "report.html", "precision_recall.png", "confusion.csv", "f1_curve.json"} <= written
+    assert not any(name.startswith("pictures_") for name in written)
+    assert "the report has no sheets of them" in capsys.readouterr().err
+
+
+def test_a_floor_that_drops_everything_is_warned_about(devkit, preds, capsys):
+    assert evaluate(devkit, "--predictions", preds, "--confidence", 0.95) == 0
+    assert "warning: there are no detections at or above the confidence floor 0.95" in capsys.readouterr().err
+
+
+def test_a_wrong_class_list_is_warned_about(devkit, preds, capsys):
+    preds.write_text(preds.read_text().replace('"category_id": 2, "category": "cat"', '"category_id": 1'))
+    assert evaluate(devkit, "--predictions", preds) == 0
+    assert "warning: no class is both in the truth (cat, dog) and among the detections (bird)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--predictions", "nowhere.json"], "no such predictions file"),
+        (["--predictions", "PREDS", "--at-confidence", "1.5"], "--at-confidence must be between 0 and 1"),
+        (["--predictions", "PREDS", "--timesteps", "1..4"], "need a detector"),
+        (["--predictions", "PREDS", "--coco-backend", "excel"], "unknown COCO backend"),
+        (["--predictions", "PREDS", "--split", "2007:nothing"], "nothing.txt does not exist"),
+        (["--predictions", "PREDS", "--classes", "bird,dog,cat"], "category_id 2 is 'dog' in the class list, but the entry calls it 'cat'"),
+        (["--weights", "nowhere.safetensors"], "--classes goes with --predictions"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(devkit, preds, capsys, options, message):
+    assert evaluate(devkit, *(str(preds) if word == "PREDS" else word for word in options)) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def test_files_are_written_even_if_nobody_reads_the_figures(devkit, preds, monkeypatch):
+    def closed(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("builtins.print", closed)
+    assert evaluate(devkit, "--predictions", preds, "--json", devkit / "m.json") == 141
+    assert (devkit / "m.json").exists()
+
+
+def test_timesteps_are_ranges_or_lists():
+    assert parse_timesteps("1..4") == (1, 2, 3, 4) and parse_timesteps("4,1,2,2") == (1, 2, 4) and parse_timesteps("3") == (3,)
+    for text in ("", "0", "4..1", "1...3", "x", "-1", "1..9999"):
+        with pytest.raises(InputError, match="--timesteps"):
+            parse_timesteps(text)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A narrow detector, untrained."""
+    torch.manual_seed(0)
+    detector = build_detector("spyv4_lite", len(SAMPLE_CLASSES), width=0.125)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_weights(path, detector, WeightsInfo(detector.spec, SAMPLE_CLASSES, size=64, timesteps=2))
+    return path
+
+
+def test_a_detector_is_measured_after_every_step(sample_root, weights, tmp_path, capsys):
+    options = ["--weights", weights, "--timesteps", "1..3", "--confidence", 0, "--workers", 0, "--out", tmp_path, "--report"]
+    assert evaluate(sample_root, *options, "--save-predictions", tmp_path / "p.json", classes=None) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    for key in ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "coco_ap50", "coco_ap75", "per_class", "firing_rate", "protocol"):
+        assert metrics[key] is not None, key
+    assert metrics["timesteps"] == metrics["protocol"]["timesteps"] == 3
+    assert [row["timesteps"] for row in metrics["anytime"]] == [1, 2, 3]
+    assert metrics["anytime"][2]["voc10_ap50"] == metrics["voc10_ap50"]
+    assert metrics["anytime"][0]["energy_mj"] < metrics["anytime"][2]["energy_mj"] == metrics["energy"]["total_mj"]
+    assert metrics["energy"]["synaptic_mj"] < metrics["energy"]["total_mj"] and metrics["energy"]["ann_twin_mj"] > 0
+    assert metrics["energy"]["pictures"] == metrics["protocol"]["pictures"]
+    names = {path.name for path in (tmp_path / "plots").iterdir()}
+    assert {"anytime.png", "firing_rates.csv", "energy_by_layer.json", "pictures_worst.png"} <= names
+    assert "latency" in capsys.readouterr().out
+
+    assert evaluate(sample_root, "--predictions", tmp_path / "p.json", "--json", tmp_path / "j.json", classes="sample") == 0
+    again = json.loads((tmp_path / "j.json").read_text())
+    for key in ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "per_class", "precision", "recall"):
+        assert again[key] == metrics[key], key
+
+
+def test_a_detector_measured_twice_gives_the_same_bytes(sample_root, weights, tmp_path, capsys):
+    for name in ("a", "b"):
+        options = ["--weights", weights, "--confidence", 0, "--json", tmp_path / f"{name}.json", "--workers", 0, "--limit", 3, "--size", 96]
+        assert evaluate(sample_root, *options, "--energy-pictures", 2, classes=None) == 0
+    assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
+    metrics = json.loads((tmp_path / "a.json").read_text())
+    assert metrics["protocol"]["pictures"] == 3 and metrics["protocol"]["input"] == "96 x 96, letterboxed"
+    assert "the letterbox disagrees: the detector was trained at 64 pixels and is measured at 96" in capsys.readouterr().err
+
+
+def test_latency_is_told_when_asked_for(sample_root, weights, tmp_path):
+    options = ["--weights", weights, "--json", tmp_path / "m.json", "--workers", 0, "--limit", 1, "--latency", "--energy-pictures", 0]
+    assert evaluate(sample_root, *options, "--recalibrate", "2007:train", classes=None) == 0
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["anytime"][0]["latency_ms"] > 0 and "energy" not in metrics
+    assert metrics["protocol"]["recalibrated_on"] == "2007:train"

@@ -1,9 +1,10 @@
 """Data: VOC devkits, augmentation, the drawn sample set, conversion and checks."""
 
 from spyolo.data.classes import VOC_CLASSES, parse_classes, scan_classes
-from spyolo.data.dataset import Batch, DetectionDataset, Sample, collate, worker_context
+from spyolo.data.dataset import Batch, DetectionDataset, Sample, collate
 from spyolo.data.images import image_size, read_image
 from spyolo.data.letterbox import Letterbox, letterbox
+from spyolo.data.loading import load_batches
 from spyolo.data.placement import AugmentSettings
 from spyolo.data.problems import DataWarning
 from spyolo.data.sample import make_sample, shuffle_labels
@@ -25,11 +26,11 @@ __all__ = [
     "collate",
     "image_size",
     "letterbox",
+    "load_batches",
     "make_sample",
     "parse_classes",
     "parse_splits",
     "read_image",
-    "worker_context",
     "scan_classes",
     "shuffle_labels",
 ]

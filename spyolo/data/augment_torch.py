@@ -23,13 +23,16 @@ def apply_train(
     sizes = [(image.shape[2], image.shape[1]) for image, _ in pictures]
     places = place_four(rng, size, sizes, settings) if len(pictures) == 4 else [place_one(rng, size, sizes[0], settings)]
     canvas = torch.full((3, size, size), FILL, dtype=torch.uint8, device=pictures[0][0].device)
+    shown = torch.zeros_like(canvas[0])
     for (image, _), place in zip(pictures, places):
         x1, y1, x2, y2 = visible(place)
         if x2 > x1 and y2 > y1:
             resized = F.resize(image, [place.height, place.width], antialias=True)
             canvas[:, y1:y2, x1:x2] = resized[:, y1 - place.top : y2 - place.top, x1 - place.left : x2 - place.left]
+            shown[y1:y2, x1:x2] = 1
     objects = join([place_objects(found, shape, place, settings) for (_, found), shape, place in zip(pictures, sizes, places)])
-    return finish(canvas, objects, settings, rng)
+    canvas, shown, objects = finish(canvas, shown, objects, settings, rng)
+    return canvas.where(shown == 1, FILL), objects
 
 
 def apply_eval(image: Tensor, objects: Objects, size: int) -> tuple[Tensor, Objects, Letterbox]:
@@ -41,18 +44,23 @@ def apply_eval(image: Tensor, objects: Objects, size: int) -> tuple[Tensor, Obje
     return canvas, objects.with_boxes(place.to_canvas(objects.boxes)), place
 
 
-def finish(image: Tensor, objects: Objects, settings: AugmentSettings, rng: np.random.Generator) -> tuple[Tensor, Objects]:
-    """Flip and colour of a canvas uint8 [3, S, S]."""
+def finish(
+    image: Tensor, shown: Tensor, objects: Objects, settings: AugmentSettings, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Objects]:
+    """Flip and colour of a canvas uint8 [3, S, S] that shows pictures where `shown` [S, S] is 1."""
     if rng.random() < settings.flip:
         size = (int(image.shape[1]), int(image.shape[2]))
         boxes = tv_tensors.BoundingBoxes(objects.boxes, format="XYXY", canvas_size=size)  # type: ignore[call-arg]
-        image, objects = F.horizontal_flip(image), objects.with_boxes(F.horizontal_flip(boxes).as_subclass(Tensor))
+        image, shown = F.horizontal_flip(image), shown.flip(1)
+        objects = objects.with_boxes(F.horizontal_flip(boxes).as_subclass(Tensor))
     image = F.adjust_brightness(image, rng.uniform(*settings.brightness))
     image = F.adjust_saturation(image, rng.uniform(*settings.saturation))
-    return F.adjust_hue(image, rng.uniform(-settings.hue, settings.hue)), objects
+    return F.adjust_hue(image, rng.uniform(-settings.hue, settings.hue)), shown, objects
 
 
-def finish_numpy(image: np.ndarray, objects: Objects, settings: AugmentSettings, rng: np.random.Generator) -> tuple[np.ndarray, Objects]:
+def finish_numpy(
+    image: np.ndarray, shown: np.ndarray, objects: Objects, settings: AugmentSettings, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, Objects]:
     """The same for a canvas uint8 [S, S, 3]."""
-    done, objects = finish(torch.from_numpy(image).permute(2, 0, 1), objects, settings, rng)
-    return done.permute(1, 2, 0).numpy(), objects
+    done, where, objects = finish(torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(shown), objects, settings, rng)
+    return done.permute(1, 2, 0).numpy().copy(), where.numpy(), objects

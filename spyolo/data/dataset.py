@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import warnings
 from dataclasses import dataclass, replace
-from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import numpy as np
@@ -47,18 +45,6 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         return replace(self, images=self.images.pin_memory())
-
-
-def worker_context(workers: int) -> BaseContext | None:
-    """How loader processes start: from a clean server process, never as a fork of one that already runs threads (a fork of a process whose
-    OpenMP or OpenCV threads are up can wait for ever on a lock that nobody holds). None where there are no workers."""
-    if not workers:
-        return None
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["spyolo.data"])  # imported once, in the server
-    return context
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -31,8 +31,8 @@ def read_image(path: str | Path | io.BytesIO, exif: bool = True, max_pixels: int
     """
     name = "the picture" if isinstance(path, io.BytesIO) else str(path)
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")  # Pillow's own warnings on size and odd metadata: size is checked here
+        # Pillow warns of large sizes and odd metadata; size is checked here.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             width, height = picture.size
             if width * height > max_pixels:
                 raise InputError(f"{name}: {width} x {height} is more than {max_pixels:,} pixels; make it smaller first")
@@ -57,8 +57,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
         InputError: missing, empty, or no picture.
     """
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
             return picture.size
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None

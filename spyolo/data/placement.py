@@ -67,12 +67,13 @@ def _place(
     return Placement(width, height, tile[0] + left, tile[1] + top, tile)
 
 
-def paste(canvas: np.ndarray, image: np.ndarray, place: Placement) -> None:
-    """Draw the picture on the canvas [S, S, 3], in place."""
+def paste(canvas: np.ndarray, shown: np.ndarray, image: np.ndarray, place: Placement) -> None:
+    """Draw the picture on the canvas [S, S, 3], in place, and note in `shown` [S, S] where it lies."""
     x1, y1, x2, y2 = visible(place)
     if x2 > x1 and y2 > y1:
         resized = resize(image, place.width, place.height)
         canvas[y1:y2, x1:x2] = resized[y1 - place.top : y2 - place.top, x1 - place.left : x2 - place.left]
+        shown[y1:y2, x1:x2] = 1
 
 
 def visible(place: Placement) -> tuple[int, int, int, int]:

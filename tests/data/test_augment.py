@@ -77,6 +77,17 @@ def test_every_kind_of_change_happens(backend):
     assert (colours.std(0) > 8).all()  # colour
 
 
+@pytest.mark.parametrize("backend", ["albumentations", "torchvision"])
+@pytest.mark.parametrize("count", [1, 4])
+def test_the_empty_canvas_keeps_its_grey(backend, count):
+    red = np.zeros((90, 120, 3), np.uint8)
+    red[...] = (200, 20, 20)
+    for seed in range(5):
+        image, _ = run(backend, [(red, Objects.empty())] * count, 96, AugmentSettings(scale=(0.5, 0.8)), seed)
+        grey, coloured = (image == 114).all(0), image[0] > image[2] + 40
+        assert grey.any() and coloured.any() and (grey | coloured).all()
+
+
 def test_difficult_and_label_travel_with_the_box():
     for seed in range(5):
         _, objects = run("albumentations", [bright_thing((40, 30, 80, 60), difficult=True)], 128, AugmentSettings(scale=(0.6, 0.9)), seed)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from spyolo.data import SAMPLE_CLASSES, DataWarning, DetectionDataset, VOCSet, collate
+from spyolo.data import SAMPLE_CLASSES, DataWarning, DetectionDataset, VOCSet, collate, worker_context
 from spyolo.data.annotation import Thing
 from spyolo.data.dataset import Sample
 from spyolo.errors import InputError
@@ -77,6 +77,20 @@ def test_a_cache_on_disk_serves_other_processes_and_later_runs(sample_root, tmp_
     monkeypatch.setattr(VOCSet, "image", lambda *_: pytest.fail("decoded again"))
     assert all(same(later[i], expected[i]) for i in range(len(data)))
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_cache_in_memory_is_shared_with_loader_processes(voc, monkeypatch):
+    data = DetectionDataset(voc, 96, "eval", cache="ram")
+    loader = DataLoader(data, 4, num_workers=1, collate_fn=collate, multiprocessing_context=worker_context(1))
+    images = torch.cat([batch.images for batch in loader])
+    monkeypatch.setattr(VOCSet, "image", lambda *_: pytest.fail("decoded again"))
+    assert torch.equal(torch.stack([data[i].image for i in range(len(data))]), images)
+
+
+def test_no_room_for_a_cache(voc, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match=r"no room for .* GB of decoded pictures in .*file"):
+        DetectionDataset(voc, 96, "eval", cache="disk", cache_folder=tmp_path / "file")
 
 
 def test_a_batch_holds_what_the_samples_held(voc):

@@ -72,7 +72,7 @@ def test_lines_of_an_image_set_may_carry_a_flag(make_devkit):
 def test_ids_that_leave_the_folder_are_refused(make_devkit, line):
     root = make_devkit({"a": [CAT]})
     (root / "VOCdevkit/VOC2007/ImageSets/Main/train.txt").write_text(f"a\n{line}\n")
-    with pytest.raises(InputError, match="train.txt, line 2: .*path separators"):
+    with pytest.raises(InputError, match=r"train.txt, line 2: .*path separators"):
         VOCSet(root, "2007:train", CLASSES)
 
 
@@ -161,7 +161,7 @@ def test_a_box_outside_its_picture(make_devkit, kind, thing):
         voc = VOCSet(root, "2007:train", CLASSES)
     assert voc.warnings == {kind: 2}
     assert voc.objects(1).boxes.tolist() == ([[0, 5, 64, 30]] if kind == "box clipped" else [])
-    with pytest.raises(InputError, match="object 2 .cat.: field <bndbox>"):
+    with pytest.raises(InputError, match=r"object 2 .cat.: field <bndbox>"):
         VOCSet(root, "2007:train", CLASSES, strict=True)
 
 
@@ -171,7 +171,7 @@ def test_a_box_with_no_area_or_no_numbers(make_devkit, value):
     edit(annotation_of(root, "a"), "<xmax>40</xmax>", f"<xmax>{value}</xmax>")
     with pytest.warns(DataWarning, match="1 x box left out"):
         assert len(VOCSet(root, "2007:train", CLASSES).objects(0)) == 0
-    with pytest.raises(InputError, match="a.xml, object 1 .*<bndbox>"):
+    with pytest.raises(InputError, match=r"a.xml, object 1 .*<bndbox>"):
         VOCSet(root, "2007:train", CLASSES, strict=True)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import Sampler
 
 from spyolo.config import Config
-from spyolo.data import VOC_CLASSES, Batch, DetectionDataset, VOCSet, collate
+from spyolo.data import VOC_CLASSES, DetectionDataset, VOCSet
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
 from spyolo.errors import InputError
 from spyolo.learning import BPTT, FPTT, Rule, split_steps
@@ -46,7 +46,7 @@ def training_set(config: Config, preset: str | None = None) -> DetectionDataset:
     voc = VOCSet(config.data, config.train, class_names(config), strict=config.strict)
     if config.limit:
         voc = voc.subset(range(min(config.limit, len(voc))))
-    return DetectionDataset(voc, config.size, preset or config.augment, seed=config.seed)
+    return DetectionDataset(voc, config.size, preset or config.augment, seed=config.seed, cache=config.cache)
 
 
 def validation_set(config: Config, limit: int = 0) -> DetectionDataset:
@@ -77,11 +77,6 @@ class EpochOrder(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for i in range(self.first, self.per_epoch):
             yield self.order[i * self.batch : (i + 1) * self.batch]
-
-
-def loader(dataset: DetectionDataset, order: EpochOrder, workers: int, pin: bool = False) -> DataLoader[Batch]:
-    """Batches of `dataset` in `order`."""
-    return DataLoader(dataset, batch_sampler=order, collate_fn=collate, num_workers=workers, pin_memory=pin)  # type: ignore[arg-type]
 
 
 def detector(config: Config, num_classes: int) -> SpikingYOLO:

@@ -9,11 +9,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from spyolo.boxes import Detections, Objects
-from spyolo.data import DetectionDataset, collate
+from spyolo.data import DetectionDataset, load_batches
 from spyolo.detection import DetectionLoss, DetectorState, LossParts, SpikingYOLO, Targets, firing_rates, postprocess, rate_penalty
 from spyolo.learning import Rule
 from spyolo.neurons import detach, frozen_statistics, norms
@@ -151,7 +150,7 @@ def detect(
     device = torch.device(device)
     detector.to(device).eval()
     found: dict[int, dict[str, Detections]] = {t: {} for t in timesteps}
-    loader = DataLoader(dataset, batch_size, collate_fn=collate, num_workers=workers)
+    loader = load_batches(dataset, workers, batch_size=batch_size)
     for batch in tqdm(loader, "detecting", disable=not progress, leave=False):
         with autocast(device, amp):
             steps = enumerate(detector.run(batch.images.to(device), max(timesteps)), 1)

@@ -22,6 +22,7 @@ from spyolo import builders, engine
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, load_tensors, save_tensors, save_weights
 from spyolo.config import Config
+from spyolo.data import load_batches
 from spyolo.errors import InputError
 from spyolo.evaluation.metrics import evaluate_detections
 from spyolo.files import write_whole
@@ -52,6 +53,7 @@ class Trainer:
         if not resume and self.folder.last.exists():
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.classes = builders.class_names(config)
+        self.workers = builders.choose_workers(config.workers)
         self.train_set = builders.training_set(config)
         self.val_set = builders.validation_set(config, config.eval_limit)
         if not len(self.train_set):
@@ -160,7 +162,7 @@ class Trainer:
         dataset = builders.training_set(self.config, "train") if plain and self.config.augment == "mosaic" else self.train_set
         dataset.set_epoch(self.epoch)
         order = builders.EpochOrder(len(dataset), self.config.batch, self.config.seed, self.epoch, self.batch)
-        return builders.loader(dataset, order, builders.choose_workers(self.config.workers), self.device.type == "cuda")
+        return load_batches(dataset, self.workers, batch_sampler=order, pin_memory=self.device.type == "cuda")
 
     def set_rates(self) -> None:
         """Linear warm-up, then a cosine down to `lr_final` of the peak: a function of the position alone."""
@@ -222,13 +224,13 @@ class Trainer:
         """Training pictures, letterboxed as in evaluation: the norms shall fit what they will see."""
         dataset = builders.training_set(self.config, "eval")
         order = builders.EpochOrder(len(dataset), self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
-        return builders.loader(dataset, order, builders.choose_workers(self.config.workers))
+        return load_batches(dataset, self.workers, batch_sampler=order)
 
     def detect(self) -> dict[str, Detections]:
         return engine.detect(
             self.detector, self.val_set, (self.timesteps,), confidence=self.config.confidence, nms_iou=self.config.nms_iou,
             max_detections=self.config.max_detections, batch_size=self.config.batch, device=self.device, amp=self.config.amp,
-            workers=builders.choose_workers(self.config.workers), progress=not self.quiet,
+            workers=self.workers, progress=not self.quiet,
         )[self.timesteps]  # fmt: skip
 
     def info(self, metrics: dict[str, Any]) -> WeightsInfo:

@@ -1,0 +1,91 @@
+"""Predictor: a pure detector beside stateful convenience, for pictures and for streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spyolo.boxes import Detections
+from spyolo.checkpoint import WeightsInfo, load_detector
+from spyolo.data import letterbox
+from spyolo.detection import DetectorState, SpikingYOLO, postprocess
+from spyolo.engine import autocast
+
+
+class Predictor:
+    """A detector with its classes, input size and thresholds.
+
+    `predict(picture)` shows a still picture for T steps from rest. `stream(frames)` shows each frame once and carries the state from one to
+    the next: a video costs one step a frame.
+
+    Args:
+        detector: in evaluation mode.
+        info: what its weights file says (classes, input size, T).
+        timesteps: T for pictures; None: what it was trained with.
+        size: input side; None: what it was trained with.
+        confidence: floor on scores.
+        nms_iou: overlap above which the worse box of a class is dropped.
+        amp: `bf16` autocast or `none`.
+    """
+
+    def __init__(
+        self, detector: SpikingYOLO, info: WeightsInfo, *, timesteps: int | None = None, size: int | None = None, confidence: float = 0.3,
+        nms_iou: float = 0.5, max_detections: int = 100, device: torch.device | str = "cpu", amp: str = "none",
+    ) -> None:  # fmt: skip
+        self.device = torch.device(device)
+        self.detector, self.info, self.amp = detector.to(self.device).eval(), info, amp
+        self.timesteps, self.size = timesteps or info.timesteps, size or info.size
+        self.confidence, self.nms_iou, self.max_detections = confidence, nms_iou, max_detections
+
+    @classmethod
+    def load(cls, path: str | Path, **options: object) -> Predictor:
+        """From a weights file; `options` as above.
+
+        Raises:
+            InputError: no such file, or not ours.
+        """
+        return cls(*load_detector(path), **options)  # type: ignore[arg-type]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.info.classes
+
+    def predict(self, image: np.ndarray) -> Detections:
+        """Boxes on a picture, uint8 RGB [H, W, 3], in its own pixels, best first."""
+        return self.each_step(image)[-1]
+
+    @torch.inference_mode()
+    def each_step(self, image: np.ndarray) -> list[Detections]:
+        """What is seen after each of the T steps: T detections of the same picture."""
+        canvas, place = letterbox(image, self.size)
+        with autocast(self.device, self.amp):
+            found = [self._read(predictions) for predictions, _ in self.detector.run(self._tensor(canvas), self.timesteps)]
+        return [d.with_boxes(place.to_picture(d.boxes)) for d in found]
+
+    @torch.inference_mode()
+    def step(self, image: np.ndarray, state: DetectorState | None = None) -> tuple[Detections, DetectorState]:
+        """One step on one frame: boxes and the state to hand in with the next frame (of the same size)."""
+        canvas, place = letterbox(image, self.size)
+        with autocast(self.device, self.amp):
+            predictions, state = self.detector(self._tensor(canvas), state)
+            found = self._read(predictions)
+        return found.with_boxes(place.to_picture(found.boxes)), state
+
+    def stream(self, frames: Iterable[np.ndarray]) -> Iterator[Detections]:
+        """Boxes of each frame, one step a frame, from neurons at rest."""
+        state: DetectorState | None = None
+        for frame in frames:
+            found, state = self.step(frame, state)
+            yield found
+
+    def _tensor(self, canvas: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(canvas)).permute(2, 0, 1).unsqueeze(0).to(self.device)
+
+    def _read(self, predictions: tuple[torch.Tensor, ...]) -> Detections:
+        return postprocess(
+            predictions, self.detector.anchors, self.detector.strides, confidence=self.confidence, nms_iou=self.nms_iou,
+            max_detections=self.max_detections, one_class_per_box=True,
+        )[0].to("cpu")  # fmt: skip

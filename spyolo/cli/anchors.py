@@ -1,0 +1,64 @@
+"""Fit anchors to a data set, and compare them with the usual ones.
+
+    tools/anchors.py --data DIR --split 2007:train+2012:trainval
+    tools/anchors.py --data runs/sample-data --split 2007:train --classes sample --size 416
+
+Sides are those on the letterboxed canvas, at 416 pixels as the config's `anchors` wants them whatever size is trained at: hand the last
+line to tools/train.py. Difficult objects do not count. The same seed gives the same anchors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from spyolo.data.classes import parse_classes
+from spyolo.data.kmeans import anchor_fit, box_sides, fit_anchors, parse_anchors
+from spyolo.data.voc import VOCSet
+from spyolo.errors import InputError
+from spyolo.files import write_whole
+
+USUAL = "10,14 23,27 37,58 81,82 135,169 344,319"  # YOLOv4-tiny's
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="anchors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--data", required=True, metavar="DIR", help="folder that holds VOCdevkit, or any set in its format")
+    p.add_argument("--split", default="2007:train", help="pictures to fit to, such as 2007:train+2012:trainval [%(default)s]")
+    p.add_argument("--classes", default="voc", help="voc, sample, cat,dog or a file, one name a line [%(default)s]")
+    p.add_argument("--count", type=int, default=6, metavar="K", help="how many; the detector takes six [%(default)s]")
+    p.add_argument("--size", type=int, default=416, help="side of the canvas in pixels [%(default)s]")
+    p.add_argument("--seed", type=int, default=0, help="of the starting points [%(default)s]")
+    p.add_argument("--compare", default=USUAL, metavar="PAIRS", help="compare with these, width,height pairs at that size [%(default)s]")
+    p.add_argument("--json", metavar="FILE", help="also write the figures there")
+    p.add_argument("--strict", action="store_true", help="fail on a bad annotation instead of warning")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    if args.count < 1 or args.size < 1:
+        raise InputError("--count and --size must be at least 1")
+    usual = parse_anchors(args.compare)
+    sides = box_sides(VOCSet(args.data, args.split, parse_classes(args.classes), args.strict), args.size)
+    fitted = fit_anchors(sides, args.count, args.seed).round(1)
+    print(f"{len(sides)} objects of {args.split}, on a canvas of {args.size} pixels\n")
+    print(f"{'':<8} mean best IoU  over 0.5  under 0.25  width,height (objects nearest)")
+    report: dict[str, object] = {"size": args.size, "split": args.split}
+    for name, anchors in (("fitted", fitted), ("compared", usual)):
+        fit = anchor_fit(sides, anchors)
+        report[name] = {"anchors": anchors.tolist(), **fit}
+        print(f"{name:<8} {fit['mean_best_iou']:>13.3f} {fit['over_half']:>9.1%} {fit['under_quarter']:>11.1%}  {_pairs(anchors, fit)}")
+    print(f"\n--anchors {','.join(f'{value:g}' for value in fitted.ravel())}")
+    if args.json:
+        write_whole(args.json, json.dumps(report, indent=2) + "\n")
+    return 0
+
+
+def _pairs(anchors: np.ndarray, fit: dict[str, object]) -> str:
+    counts = fit["boxes_per_anchor"]
+    assert isinstance(counts, list)
+    return "  ".join(f"{width:g},{height:g} ({count})" for (width, height), count in zip(anchors, counts))

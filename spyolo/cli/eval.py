@@ -11,6 +11,7 @@ VOC07 (11-point), VOC10+ (area) and COCO AP are reported under their own names, 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -58,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--workers", type=int, default=-1, metavar="N", help="loader processes [chosen by the number of cores]")
     model.add_argument("--energy-pictures", type=int, metavar="N", help="count operations on the first N pictures only; 0: none [all]")
     model.add_argument("--latency", action="store_true", help="also time one picture at a time after every step")
+
+    model.add_argument("--compare", metavar="FILE", help="metrics.json of another detector, such as the ANN twin, to show beside this one")
 
     out = p.add_argument_group("output")
     out.add_argument("--out", metavar="DIR", help=f"folder for metrics.json and, with --report, report.html and plots/ [--weights: {OUT}]")
@@ -113,6 +116,9 @@ def checked(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be at least {low}, got {value}")
     if args.predictions and (args.timesteps or args.limit or args.size or args.recalibrate or args.latency):
         raise InputError("--timesteps, --limit, --size, --recalibrate and --latency need a detector: --weights, not --predictions")
+    if args.predictions and args.compare:
+        raise InputError("--compare goes with --weights")
+    args.other = compared_with(args.compare) if args.compare else None
     if args.weights and args.classes:
         raise InputError("--classes goes with --predictions; a weights file names its own classes")
     if args.report and args.out is None:
@@ -167,11 +173,33 @@ def judge(args: argparse.Namespace, measured: Measured) -> tuple[Assessment, dic
     metrics = dict(results[last].metrics)
     if last:
         metrics["timesteps"] = last
-        measured.price({steps: result.metrics["voc10_ap50"] for steps, result in results.items()})
+        measured.price({steps: result.metrics["voc10_ap50"] for steps, result in results.items()}, args.other)
+        if args.other:
+            metrics["compared_with"] = args.other
+            if args.other["split"] != args.split:
+                measured.notes.append(f"{args.compare} was measured on {args.other['split']}, not on {args.split}")
         metrics["anytime"] = [_anytime_row(steps, results[steps].metrics, measured) for steps in sorted(results)]
     if measured.energy is not None:
         metrics |= {"energy": measured.energy, "firing_rate": measured.energy["firing_rate"]}
     return results[last], metrics
+
+
+def compared_with(path: str) -> dict[str, Any]:
+    """Name, AP50, energy and latency out of another detector's metrics.json. Raises InputError."""
+    try:
+        metrics = json.loads(Path(path).read_bytes())
+        protocol, last = metrics["protocol"], metrics["anytime"][-1]
+        return {
+            "name": protocol["detector"],
+            "ap50": metrics["voc10_ap50"],
+            "energy_mj": last.get("energy_mj"),
+            "latency_ms": last["latency_ms"],
+            "split": protocol["split"],
+        }
+    except OSError as error:
+        raise InputError(f"--compare {path} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise InputError(f"--compare {path} is no metrics.json of a detector ({type(error).__name__}: {error})") from None
 
 
 def _anytime_row(steps: int, metrics: dict[str, Any], measured: Measured) -> dict[str, Any]:
@@ -245,7 +273,8 @@ def report(args: argparse.Namespace, measured: Measured, result: Assessment, met
     exhibits = detection_plots(result)
     figures, texts = [], []
     if len(metrics.get("anytime", [])) > 1:
-        exhibits.insert(0, anytime_curve([row | {"ap50": row["voc10_ap50"]} for row in metrics["anytime"]], reference=None))
+        points = [row | {"ap50": row["voc10_ap50"]} for row in metrics["anytime"]]
+        exhibits.insert(0, anytime_curve(points, reference=metrics.get("compared_with")))
     if measured.energy is not None:
         exhibits += energy_plots(measured.energy)
         texts.append(("Energy", format_energy(measured.energy)))

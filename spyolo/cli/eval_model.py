@@ -40,13 +40,15 @@ class Measured:
     latency_ms: dict[int, float] = field(default_factory=dict)
     energy: dict[str, Any] | None = None
 
-    def price(self, ap50: Mapping[int, float | None]) -> None:
-        """Work out the energy of what was counted, AP50 beside it."""
+    def price(self, ap50: Mapping[int, float | None], other: Mapping[str, Any] | None = None) -> None:
+        """Work out the energy of what was counted, AP50 beside it; `other` gives the twin's AP50 where it is the twin."""
         if self.counts is not None:
             from spyolo.evaluation.energy import energy_table
 
             known = {steps: value for steps, value in ap50.items() if value is not None}
-            self.energy = energy_table(self.counts, twins={"ann_twin": self.twin} if self.twin else {}, ap50=known)
+            twins = {"ann_twin": self.twin} if self.twin else {}
+            twin_ap50 = {"ann_twin": other["ap50"]} if other and other["name"] == "yolov4_tiny" else {}
+            self.energy = energy_table(self.counts, twins=twins, ap50=known, twin_ap50=twin_ap50)
 
 
 def parse_timesteps(text: str) -> tuple[int, ...]:

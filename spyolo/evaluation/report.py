@@ -36,7 +36,8 @@ section { padding: 14px 18px; margin: 14px 0; overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13px; } th { color: #52606d; font-weight: 600; }
 th, td { padding: 3px 7px; text-align: right; border-bottom: 1px solid #eef1f4; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } .protocol td { text-align: left; white-space: normal; }
-figure { margin: 0; } img { max-width: 100%; height: auto; } .warning { border-left: 4px solid #e69f00; }
+figure { margin: 0; } pre { white-space: pre-wrap; font-size: 13px; } img { max-width: 100%; height: auto; }
+.warning { border-left: 4px solid #e69f00; }
 """
 
 

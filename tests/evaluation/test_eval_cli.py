@@ -169,6 +169,24 @@ def test_a_detector_measured_twice_gives_the_same_bytes(sample_root, weights, tm
     assert "the letterbox disagrees: the detector was trained at 64 pixels and is measured at 96" in capsys.readouterr().err
 
 
+def test_another_detector_is_shown_beside_this_one(sample_root, weights, tmp_path, capsys):
+    twin = {
+        "voc10_ap50": 0.5, "protocol": {"detector": "yolov4_tiny", "split": "2007:test"},
+        "anytime": [{"timesteps": 1, "latency_ms": None, "energy_mj": 15.67}],
+    }  # fmt: skip
+    (tmp_path / "twin.json").write_text(json.dumps(twin))
+    options = ["--weights", weights, "--workers", 0, "--limit", 2, "--out", tmp_path, "--report", "--timesteps", "1,2"]
+    assert evaluate(sample_root, *options, "--compare", tmp_path / "twin.json", classes=None) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["compared_with"]["energy_mj"] == 15.67 and metrics["energy"]["twins"]["ann_twin"]["ap50"] == 0.5
+    assert "was measured on 2007:test, not on 2007:val" in capsys.readouterr().err
+    assert "yolov4_tiny" in json.loads((tmp_path / "plots" / "anytime.json").read_text())["caption"]
+
+    (tmp_path / "other.json").write_text("{}")
+    assert evaluate(sample_root, *options, "--compare", tmp_path / "other.json", classes=None) == 2
+    assert "is no metrics.json of a detector" in capsys.readouterr().err
+
+
 def test_latency_is_told_when_asked_for(sample_root, weights, tmp_path):
     options = ["--weights", weights, "--json", tmp_path / "m.json", "--workers", 0, "--limit", 1, "--latency", "--energy-pictures", 0]
     assert evaluate(sample_root, *options, "--recalibrate", "2007:train", classes=None) == 0

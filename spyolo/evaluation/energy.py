@@ -149,7 +149,7 @@ def format_energy(table: Mapping[str, Any], *, memory: bool = False) -> str:
     twin = table.get("ann_twin_mj")
     head = ["T", "AP50", "firing", "G MAC", "G AC", "synaptic", "gates", "neurons", "total", "ANN/total"] + ["SRAM", "DRAM"] * memory
     lines = [[str(row["timesteps"]), *_cells(row, row["firing_rate"], twin, memory)] for row in table["per_timestep"]]
-    lines += [[name, *_cells(row, None, twin, memory)] for name, row in table["twins"].items()]
+    lines += [[name, *_cells(row, None, None, memory)] for name, row in table["twins"].items()]
     price = table["prices"][table["main_price"]]
     notes = [
         f"energy in mJ a picture over {table['pictures']} pictures; {price['name']}: MAC {price['mac']} pJ, AC {price['add']} pJ, sigmoid "

@@ -17,6 +17,7 @@ from spyolo.evaluation.tallies import Counts, LayerCounts, Tally
 from spyolo.neurons import Cell, LIFUnit
 
 FP32 = PRICES["fp32"]
+ENCODER = 37_380_096
 
 
 def one_of_each():
@@ -106,6 +107,22 @@ def test_facts_figure_of_spyv4_lite_at_ten_percent():
     table = energy_table(replace(dense, layers=tuple(spiking(layer) for layer in dense.layers)))
     assert table["synaptic_mj"] + table["gates_mj"] == pytest.approx(2.41, abs=0.005)
     assert table["neurons_mj"] == pytest.approx(4 * 6_186_752 * 54.2e-9)
+
+
+def density_that_costs(share_of_twin, timesteps, sigmoid_macs):
+    """Density of the operands at which spyv4_lite at 416 pixels costs this share of its twin, everything counted (docs/energy.md)."""
+    twin, prices = 3_407_213_056 * 4.6e-9, replace(FP32, sigmoid_macs=sigmoid_macs)
+    dense = energy_table(dense_counts(build_detector("spyv4_lite"), torch.zeros(1, 3, 416, 416)), prices)
+    fixed = ENCODER * 4.6e-9 + timesteps * (dense["gates_mj"] + dense["neurons_mj"])
+    return (share_of_twin * twin - fixed) / (timesteps * (3_407_213_056 - ENCODER) * 0.9e-9)
+
+
+@pytest.mark.parametrize(
+    ("timesteps", "sigmoid_macs", "quarter", "even"), [(4, 10, 11.4, 108), (8, 10, -4.1, 44), (4, 1, 19.8, 117), (8, 1, 4.4, 53)]
+)
+def test_break_even_densities_told_in_the_docs(timesteps, sigmoid_macs, quarter, even):
+    assert 100 * density_that_costs(1 / 4, timesteps, sigmoid_macs) == pytest.approx(quarter, abs=0.1)
+    assert 100 * density_that_costs(1, timesteps, sigmoid_macs) == pytest.approx(even, abs=0.5)
 
 
 def test_the_table_is_json():

@@ -14,9 +14,8 @@ from spyolo.data.dataset import Batch, DetectionDataset, collate
 
 def load_batches(dataset: DetectionDataset, workers: int, **how: Any) -> DataLoader[Batch]:
     """A DataLoader of `Batch`; `how` takes its `batch_size`, `batch_sampler`, `pin_memory` ..."""
-    return DataLoader(
-        dataset, collate_fn=collate, num_workers=workers, multiprocessing_context=_context(workers), worker_init_fn=_init_worker, **how
-    )  # type: ignore[arg-type]
+    how |= {"num_workers": workers, "multiprocessing_context": _context(workers), "worker_init_fn": _init_worker}
+    return DataLoader(dataset, collate_fn=collate, **how)  # type: ignore[arg-type]
 
 
 def _context(workers: int) -> BaseContext | None:

@@ -19,7 +19,7 @@ from spyolo.errors import InputError
 
 UNKNOWN_CLASS = "object of unknown class left out"
 _Box = tuple[float, float, float, float]
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".bmp", ".webp")
 
 
 class VOCSet:
@@ -191,6 +191,6 @@ class VOCSet:
 
 
 def _image_path(folder: Path, image_id: str) -> Path:
-    candidates = [folder / "JPEGImages" / f"{image_id}{suffix}" for suffix in _SUFFIXES]
+    candidates = [folder / "JPEGImages" / f"{image_id}{suffix}" for suffix in SUFFIXES]
     return next((path for path in candidates if path.is_file()), candidates[0])
 

@@ -6,9 +6,8 @@ import pickle
 
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
-from spyolo.data import SAMPLE_CLASSES, DataWarning, DetectionDataset, VOCSet, collate, worker_context
+from spyolo.data import SAMPLE_CLASSES, DataWarning, DetectionDataset, VOCSet, collate, load_batches
 from spyolo.data.annotation import Thing
 from spyolo.data.dataset import Sample
 from spyolo.errors import InputError
@@ -41,7 +40,7 @@ def test_samples_do_not_depend_on_workers_or_on_order(voc, preset):
     data = DetectionDataset(voc, 96, preset, seed=1)
     alone = [data[i] for i in reversed(range(len(data)))][::-1]
     for workers in (0, 2):
-        for batch, start in zip(DataLoader(data, 4, num_workers=workers, collate_fn=collate), range(0, len(data), 4)):
+        for batch, start in zip(load_batches(data, workers, batch_size=4), range(0, len(data), 4)):
             for k, image in enumerate(batch.images):
                 assert torch.equal(image, alone[start + k].image)
                 assert torch.equal(batch.objects[k].boxes, alone[start + k].objects.boxes)
@@ -49,7 +48,7 @@ def test_samples_do_not_depend_on_workers_or_on_order(voc, preset):
 
 def test_epochs_and_seeds_differ_and_living_workers_hear_of_the_epoch(voc):
     data = DetectionDataset(voc, 96, "train", seed=1)
-    loader = DataLoader(data, 4, num_workers=1, collate_fn=collate, persistent_workers=True)
+    loader = load_batches(data, 1, batch_size=4, persistent_workers=True)
     first = torch.cat([batch.images for batch in loader])
     data.set_epoch(1)
     second = torch.cat([batch.images for batch in loader])
@@ -81,7 +80,7 @@ def test_a_cache_on_disk_serves_other_processes_and_later_runs(sample_root, tmp_
 
 def test_a_cache_in_memory_is_shared_with_loader_processes(voc, monkeypatch):
     data = DetectionDataset(voc, 96, "eval", cache="ram")
-    loader = DataLoader(data, 4, num_workers=1, collate_fn=collate, multiprocessing_context=worker_context(1))
+    loader = load_batches(data, 1, batch_size=4)
     images = torch.cat([batch.images for batch in loader])
     monkeypatch.setattr(VOCSet, "image", lambda *_: pytest.fail("decoded again"))
     assert torch.equal(torch.stack([data[i].image for i in range(len(data))]), images)
@@ -133,7 +132,7 @@ def test_strict_stops_at_the_picture(make_devkit, preset):
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_counts_from_loader_processes_arrive(make_devkit):
     data = DetectionDataset(damaged(make_devkit), 64, "eval")
-    list(DataLoader(data, 1, num_workers=2, collate_fn=collate))
+    list(load_batches(data, 2, batch_size=1))
     assert data.unreadable == 1
 
 

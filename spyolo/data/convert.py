@@ -1,0 +1,119 @@
+"""Data sets between formats: what all of them share, and VOC folders. COCO JSON is in coco_format.py, YOLO text in yolo_format.py."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from spyolo.data.annotation import Annotation, Thing, write_annotation
+from spyolo.data.classes import VOC_CLASSES, scan_classes
+from spyolo.data.voc import VOCSet
+from spyolo.errors import InputError
+from spyolo.files import write_whole
+
+Pictures = Literal["copy", "link", "none"]
+PICTURES = ("copy", "link", "none")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture and its objects."""
+
+    image_id: str
+    width: int
+    height: int
+    things: list[Thing]  # each with a box
+    picture: Path  # where it is, or would be
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A data set in no format; class names in label order."""
+
+    classes: tuple[str, ...]
+    entries: list[Entry]
+
+    def counts(self) -> str:
+        things = [thing for entry in self.entries for thing in entry.things]
+        difficult = sum(thing.difficult for thing in things)
+        return f"{len(self.entries)} pictures, {len(things)} objects ({difficult} difficult), {len(self.classes)} classes"
+
+
+def read_voc(root: str | Path, splits: str, classes: Sequence[str] | None = None, strict: bool = False) -> Collection:
+    """A VOC folder; without `classes`, VOC's own where they suffice, else all that its annotations name."""
+    if classes is None:
+        found = scan_classes(root, splits)
+        classes = VOC_CLASSES if set(found) <= set(VOC_CLASSES) else found
+    voc = VOCSet(root, splits, classes, strict)
+    return Collection(voc.classes, [_entry(voc, i) for i in range(len(voc))])
+
+
+def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2007", pictures: Pictures = "copy") -> Path:
+    """Write <out>/VOCdevkit/VOC<year> and its image set <name>; further sets may go into the same folder. Returns the image set's path.
+
+    Raises:
+        InputError: the image set is there already, or an id cannot stand in one.
+    """
+    folder = Path(out) / "VOCdevkit" / f"VOC{year}"
+    image_set = folder / "ImageSets" / "Main" / f"{name}.txt"
+    if image_set.exists():
+        raise InputError(f"{image_set} exists; give another --out or --name")
+    for entry in collection.entries:
+        if re.search(r"\s(-1|0|1)$|[/\\\n]", entry.image_id) or entry.image_id != entry.image_id.strip():
+            raise InputError(f"{entry.picture}: {entry.image_id!r} cannot stand in an image set; rename the picture")
+    for entry in collection.entries:
+        copied = place_picture(entry, folder / "JPEGImages", pictures)
+        annotation = Annotation(entry.width, entry.height, entry.things)
+        write_annotation(folder / "Annotations" / f"{entry.image_id}.xml", annotation, copied, folder.name)
+    return write_whole(image_set, "".join(f"{entry.image_id}\n" for entry in collection.entries))  # last: a broken run leaves no image set
+
+
+def place_picture(entry: Entry, folder: Path, pictures: Pictures) -> str:
+    """Copy or link the picture into `folder` under its id; returns its file name there.
+
+    Raises:
+        InputError: there is no picture, or another one has that name.
+    """
+    target = folder / f"{entry.image_id}{entry.picture.suffix or '.jpg'}"
+    if pictures == "none":
+        return target.name
+    if not entry.picture.is_file():
+        raise InputError(f"{entry.picture} does not exist; with --pictures none, annotations alone are converted")
+    if target.exists():
+        if target.stat().st_size != entry.picture.stat().st_size:
+            raise InputError(f"{target} is another picture than {entry.picture}; give another --out")
+        return target.name
+    folder.mkdir(parents=True, exist_ok=True)
+    if pictures == "link":
+        target.symlink_to(entry.picture.resolve())
+    else:
+        shutil.copyfile(entry.picture, target)
+    return target.name
+
+
+def plain(value: float) -> float | int:
+    """A coordinate to a ten-thousandth of a pixel, whole where it is whole."""
+    rounded = round(float(value), 4)
+    return int(rounded) if rounded == int(rounded) else rounded
+
+
+def same_ids_refused(entries: list[Entry], where: Path) -> None:
+    """Raises InputError when two pictures would get one id; `where` is the file or folder read."""
+    seen: dict[str, Path] = {}
+    for entry in entries:
+        if entry.image_id in seen:
+            raise InputError(f"{where}: {seen[entry.image_id]} and {entry.picture} would both get the id {entry.image_id}; rename one")
+        seen[entry.image_id] = entry.picture
+
+
+def _entry(voc: VOCSet, i: int) -> Entry:
+    objects, (width, height) = voc.objects(i), voc.size(i)
+    things = [
+        Thing(voc.classes[label], (plain(x1), plain(y1), plain(x2), plain(y2)), difficult)
+        for (x1, y1, x2, y2), label, difficult in zip(objects.boxes.tolist(), objects.labels.tolist(), objects.difficult.tolist())
+    ]
+    return Entry(voc.ids[i], width, height, things, voc.image_path(i))

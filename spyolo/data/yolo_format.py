@@ -1,0 +1,142 @@
+"""YOLO text: one file a picture, one `class x y width height` a line, centre and sides as fractions of the picture.
+
+It cannot carry `difficult` (those objects become ordinary ones, or are left out), the pictures' sizes (read from the pictures) nor
+their order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spyolo.data.annotation import Thing
+from spyolo.data.convert import Collection, Entry, Pictures, place_picture, plain, same_ids_refused
+from spyolo.data.images import image_size
+from spyolo.data.problems import Problems
+from spyolo.data.voc import SUFFIXES
+from spyolo.errors import InputError
+from spyolo.files import write_whole
+
+
+def write_yolo(collection: Collection, out: str | Path, name: str, pictures: Pictures = "copy", drop_difficult: bool = False) -> Path:
+    """Write <out>/labels/<name>/ID.txt, the pictures into <out>/images/<name>, and <out>/data.yaml. Returns the latter's path.
+
+    Raises:
+        InputError: the label folder is there already, or data.yaml names other classes.
+    """
+    if name in ("path", "names", "nc"):
+        raise InputError(f"a part named {name} cannot stand in data.yaml; give another --name")
+    labels, index = Path(out) / "labels" / name, Path(out) / "data.yaml"
+    if labels.exists():
+        raise InputError(f"{labels} exists; give another --out or --name")
+    listed = _read_yaml(index) if index.exists() else {}
+    if listed and _names(listed, index) != collection.classes:
+        raise InputError(f"{index} names other classes, or in another order; give the same --classes for every part of a set")
+    for entry in collection.entries:
+        place_picture(entry, Path(out) / "images" / name, pictures)
+        lines = [_line(thing, entry, collection.classes) for thing in entry.things if not (drop_difficult and thing.difficult)]
+        write_whole(labels / f"{entry.image_id}.txt", "".join(lines))
+    tree = {**listed, "path": ".", name: f"images/{name}", "names": dict(enumerate(collection.classes))}
+    return write_whole(index, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def _line(thing: Thing, entry: Entry, classes: Sequence[str]) -> str:
+    assert thing.box is not None
+    x1, y1, x2, y2 = thing.box
+    numbers = ((x1 + x2) / 2 / entry.width, (y1 + y2) / 2 / entry.height, (x2 - x1) / entry.width, (y2 - y1) / entry.height)
+    return f"{classes.index(thing.name)} " + " ".join(f"{number:.9g}" for number in numbers) + "\n"
+
+
+def read_yolo(root: str | Path, name: str, classes: Sequence[str] | None = None, strict: bool = False) -> Collection:
+    """A folder with images/<name> and labels/<name> (or <name>/images and <name>/labels); class names from data.yaml or classes.txt.
+
+    A picture without a text file has no objects. Boxes are taken in the raster as stored, whatever its EXIF orientation.
+
+    Raises:
+        InputError: no such folder, no class names, two pictures of one id, a line that is not understood; with `strict`, also any
+            unusable box or picture.
+    """
+    root = Path(root)
+    folders = [(root / "images" / name, root / "labels" / name), (root / name / "images", root / name / "labels")]
+    images, labels = next((pair for pair in folders if pair[0].is_dir()), (None, None))
+    if images is None or labels is None:
+        raise InputError(f"no YOLO pictures: looked for {folders[0][0]} and {folders[1][0]}")
+    known = tuple(classes) if classes is not None else _known_classes(root)
+    problems, entries = Problems(strict), []
+    for path in sorted(path for path in images.iterdir() if path.suffix in SUFFIXES):
+        try:
+            width, height = image_size(path)
+        except InputError as error:
+            problems.tolerate("picture left out", str(error))
+            continue
+        things = _read_lines(labels / f"{path.stem}.txt", width, height, known, problems)
+        entries.append(Entry(path.stem, width, height, things, path))
+    if not entries:
+        raise InputError(f"{images} holds no picture that can be read")
+    same_ids_refused(entries, images)
+    problems.warn()
+    return Collection(known, entries)
+
+
+def _read_lines(path: Path, width: int, height: int, classes: Sequence[str], problems: Problems) -> list[Thing]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read as text: {error}") from None
+    things = []
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        if not words:
+            continue
+        where = f"{path}, line {number}"
+        if len(words) != 5 or not words[0].isdecimal():
+            raise InputError(f"{where}: {line.strip()[:80]!r} is not `class x y width height`")
+        if int(words[0]) >= len(classes):
+            raise InputError(f"{where}: class {words[0]} of {len(classes)} classes, which count from 0; check the class list")
+        try:
+            x, y, w, h = (float(word) for word in words[1:])
+        except ValueError:
+            raise InputError(f"{where}: {line.strip()[:80]!r} is not `class x y width height`") from None
+        corners = ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height)
+        name, box = classes[int(words[0])], tuple(map(plain, corners)) if all(map(math.isfinite, corners)) else None
+        usable = problems.usable_box(Thing(name, box), width, height, f"{where}: box")  # type: ignore[arg-type]
+        if usable:
+            things.append(Thing(name, usable))
+    return things
+
+
+def _known_classes(root: Path) -> tuple[str, ...]:
+    for path in (root / "data.yaml", root / "data.yml"):
+        if path.is_file():
+            return _names(_read_yaml(path), path)
+    path = root / "classes.txt"
+    if path.is_file():
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    raise InputError(f"no class names: looked for data.yaml and classes.txt in {root}; or give --classes")
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path}: fields are expected, such as names")
+    return tree
+
+
+def _names(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
+    names = tree.get("names")
+    if isinstance(names, dict):
+        if sorted(map(str, names)) != sorted(map(str, range(len(names)))):
+            raise InputError(f"{path}: field names must count from 0 without gaps")
+        names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{path}: field names is missing; it lists the class names")
+    return tuple(map(str, names))

@@ -1,0 +1,185 @@
+"""From one format to another and back, and what each of them cannot carry."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+from pycocotools.coco import COCO
+
+from spyolo.cli import run
+from spyolo.data import SAMPLE_CLASSES, DataWarning, VOCSet
+from spyolo.data.annotation import Thing
+from spyolo.data.coco_format import read_coco, write_coco
+from spyolo.data.convert import Collection, read_voc, write_voc
+from spyolo.data.yolo_format import read_yolo, write_yolo
+from spyolo.errors import InputError
+
+CLASSES = ("cat", "dog")
+THINGS = {
+    "000012": [Thing("dog", (10, 5, 40, 30), difficult=True), Thing("cat", (0, 0, 64, 48))],
+    "000017": [],
+    "2008_1": [Thing("cat", (9.25, 4.5, 20.125, 47.75))],
+}
+
+
+@pytest.fixture
+def collection(make_devkit) -> Collection:
+    return read_voc(make_devkit(THINGS), "2007:train", CLASSES)
+
+
+def told(collection: Collection) -> dict[str, object]:
+    """All but the places of the pictures."""
+    return {e.image_id: (e.width, e.height, e.things) for e in collection.entries} | {"classes": collection.classes}
+
+
+def test_a_devkit_is_read_as_it_was_written(collection):
+    assert told(collection) == {key: (64, 48, things) for key, things in THINGS.items()} | {"classes": CLASSES}
+
+
+def test_voc_to_coco_and_back(collection, tmp_path):
+    path = write_coco(collection, tmp_path / "coco", "train")
+    there = read_coco(path, strict=True)
+    assert told(there) == told(collection)
+    write_voc(there, tmp_path / "back", "train")
+    assert told(read_voc(tmp_path / "back", "2007:train", CLASSES, strict=True)) == told(collection)
+    copied, original = (c.entries[0].picture.read_bytes() for c in (there, collection))
+    assert copied == original
+
+
+def test_pycocotools_reads_it_and_difficult_is_a_crowd_to_it(collection, tmp_path, capsys):
+    coco = COCO(str(write_coco(collection, tmp_path, "train", pictures="none")))
+    assert [coco.cats[k]["name"] for k in sorted(coco.cats)] == ["cat", "dog"] and min(coco.cats) == 1
+    first = coco.loadAnns(coco.getAnnIds(imgIds=[1]))
+    assert [(a["bbox"], a["iscrowd"], a["area"]) for a in first] == [([10, 5, 30, 25], 1, 750), ([0, 0, 64, 48], 0, 3072)]
+
+
+def test_voc_to_yolo_and_back_but_for_difficult(collection, tmp_path):
+    write_yolo(collection, tmp_path / "yolo", "train")
+    assert (tmp_path / "yolo/labels/train/000017.txt").read_text() == ""
+    assert (tmp_path / "yolo/labels/train/000012.txt").read_text().splitlines()[1] == "0 0.5 0.5 1 1"
+    there = read_yolo(tmp_path / "yolo", "train", strict=True)
+    easy = {key: (64, 48, [Thing(t.name, t.box) for t in things]) for key, things in THINGS.items()}
+    assert told(there) == easy | {"classes": CLASSES}
+    write_yolo(collection, tmp_path / "dropped", "train", drop_difficult=True)
+    assert len((tmp_path / "dropped/labels/train/000012.txt").read_text().splitlines()) == 1
+
+
+def test_a_whole_sample_set_goes_round(sample_root, tmp_path):
+    start = read_voc(sample_root, "2007:trainval", SAMPLE_CLASSES, strict=True)
+    coco = read_coco(write_coco(start, tmp_path / "coco", "all", "link"), strict=True)
+    write_yolo(coco, tmp_path / "yolo", "all", "link")
+    end = read_yolo(tmp_path / "yolo", "all", strict=True)
+    assert told(coco) == told(start)
+    assert [[(t.name, t.box) for t in e.things] for e in end.entries] == [[(t.name, t.box) for t in e.things] for e in start.entries]
+
+
+def test_boxes_outside_are_clipped_or_refused_in_every_format(collection, tmp_path):
+    path = write_coco(collection, tmp_path / "coco", "train")
+    tree = json.loads(path.read_text())
+    tree["annotations"][0]["bbox"] = [50, 5, 30, 25]
+    path.write_text(json.dumps(tree))
+    with pytest.warns(DataWarning, match=r"1 x box clipped; first: .*annotations, id 1: field bbox"):
+        assert read_coco(path).entries[0].things[0].box == (50, 5, 64, 30)
+    with pytest.raises(InputError, match="annotations, id 1: field bbox"):
+        read_coco(path, strict=True)
+    write_yolo(collection, tmp_path / "yolo", "train")
+    (tmp_path / "yolo/labels/train/000017.txt").write_text("1 2 2 0.1 0.1\n0 nan 0 0 0\n")
+    with pytest.warns(DataWarning, match=r"2 x box left out; first: .*000017\.txt, line 1"):
+        assert read_yolo(tmp_path / "yolo", "train").entries[1].things == []
+
+
+BAD_JSON = {
+    "cut off": (lambda t: json.dumps(t)[:-20], "no complete JSON"),
+    "another file": (lambda t: "[]", "field images is missing"),
+    "no name": (lambda t: json.dumps({**t, "images": [{"id": 1}]}), "images: field file_name is missing"),
+    "path": (lambda t: json.dumps({**t, "images": [{**t["images"][0], "file_name": "../../a.jpg"}]}), "leaves the picture folder"),
+    "size": (lambda t: json.dumps({**t, "images": [{**t["images"][0], "width": 0}]}), "width and height must be positive"),
+    "twice": (lambda t: json.dumps({**t, "images": t["images"] * 2}), "id 1 is there twice"),
+    "one name": (lambda t: json.dumps({**t, "images": [{**t["images"][0], "id": k} for k in (1, 2)]}), "would both get the id 000012"),
+    "category": (lambda t: json.dumps({**t, "categories": t["categories"][:1]}), "category_id 2 is none of the file's"),
+    "image": (lambda t: json.dumps({**t, "images": t["images"][1:]}), "annotations, id 1: image_id 1 is none of the file's"),
+}
+
+
+@pytest.mark.parametrize("damage", BAD_JSON)
+def test_a_json_that_makes_no_sense(collection, tmp_path, damage):
+    path = write_coco(collection, tmp_path, "train", "none")
+    change, why = BAD_JSON[damage]
+    path.write_text(change(json.loads(path.read_text())))
+    with pytest.raises(InputError, match=f"instances_train.json.*{why}"):
+        read_coco(path)
+
+
+NO_LINE = "is not `class x y width height`"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"), [("0 0.5 0.5 1", NO_LINE), ("cat 0.5 0.5 1 1", NO_LINE), ("0 a b c d", NO_LINE), ("2 0 0 1 1", "of 2 classes")]
+)
+def test_a_line_that_makes_no_sense(collection, tmp_path, line, why):
+    write_yolo(collection, tmp_path, "train")
+    (tmp_path / "labels/train/000012.txt").write_text("\n" + line)
+    with pytest.raises(InputError, match=rf"000012\.txt, line 2: .*{why}"):
+        read_yolo(tmp_path, "train")
+
+
+def test_yolo_folders_in_the_other_order_and_without_names(collection, tmp_path):
+    write_yolo(collection, tmp_path, "train")
+    for kind in ("images", "labels"):
+        (tmp_path / "train").mkdir(exist_ok=True)
+        (tmp_path / kind / "train").rename(tmp_path / "train" / kind)
+    assert len(read_yolo(tmp_path, "train").entries) == 3
+    (tmp_path / "data.yaml").unlink()
+    with pytest.raises(InputError, match=r"no class names: looked for data\.yaml and classes\.txt"):
+        read_yolo(tmp_path, "train")
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    assert read_yolo(tmp_path, "train").classes == CLASSES
+    with pytest.raises(InputError, match="no YOLO pictures: looked for"):
+        read_yolo(tmp_path, "val")
+
+
+def test_nothing_that_is_there_is_overwritten(collection, tmp_path):
+    for write in (write_voc, write_coco, write_yolo):
+        write(collection, tmp_path / write.__name__, "train")
+        before = {p: p.read_bytes() for p in (tmp_path / write.__name__).rglob("*.*") if p.is_file()}
+        with pytest.raises(InputError, match="exists; give another --out or --name"):
+            write(collection, tmp_path / write.__name__, "train")
+        assert {p: p.read_bytes() for p in (tmp_path / write.__name__).rglob("*.*") if p.is_file()} == before
+        write(collection, tmp_path / write.__name__, "val")  # another part may join
+    with pytest.raises(InputError, match=r"data\.yaml names other classes"):
+        write_yolo(Collection(("dog", "cat"), []), tmp_path / "write_yolo", "test")
+
+
+def test_missing_pictures_and_ids_that_voc_cannot_hold(collection, tmp_path):
+    entry = collection.entries[0]
+    Path(entry.picture).unlink()
+    with pytest.raises(InputError, match=r"000012\.jpg does not exist; with --pictures none"):
+        write_coco(collection, tmp_path, "train")
+    odd = Collection(CLASSES, [type(entry)("photo 1", 64, 48, [], entry.picture)])
+    with pytest.raises(InputError, match="'photo 1' cannot stand in an image set"):
+        write_voc(odd, tmp_path / "odd", "train", pictures="none")
+
+
+def test_command_line_round_trip(sample_root, tmp_path, capsys):
+    to_coco = f"--from voc --to coco --data {sample_root} --split 2007:val --out {tmp_path}/c"
+    steps = [
+        to_coco,
+        f"--from coco --to voc --data {tmp_path}/c/annotations/instances_val.json --out {tmp_path}/v",
+        f"--from voc --to yolo --data {tmp_path}/v --split 2007:val --out {tmp_path}/y --classes sample",
+        f"--from yolo --to voc --data {tmp_path}/y --split val --out {tmp_path}/w --year 2030",
+    ]
+    for step in steps:
+        assert run("convert", step.split()) == 0, capsys.readouterr().err
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        places = ((sample_root, "2007:val"), (tmp_path / "v", "2007:val"), (tmp_path / "w", "2030:val"))
+        first, middle, last = (VOCSet(root, split, SAMPLE_CLASSES) for root, split in places)
+    for i in range(len(first)):
+        assert first.objects(i).boxes.tolist() == middle.objects(i).boxes.tolist() == last.objects(i).boxes.tolist()
+        assert first.objects(i).difficult.tolist() == middle.objects(i).difficult.tolist()
+    assert "difficult objects are ordinary ones now" in capsys.readouterr().out
+    assert run("convert", to_coco.split()) == 2 and "exists" in capsys.readouterr().err
+    assert run("convert", to_coco.replace("--split 2007:val", "").split()) == 2 and "--split is missing" in capsys.readouterr().err

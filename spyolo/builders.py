@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
 from torch.utils.data import Sampler
 
 from spyolo.config import Config
-from spyolo.data import VOC_CLASSES, DetectionDataset, VOCSet
+from spyolo.data import VOC_CLASSES, AugmentSettings, DetectionDataset, VOCSet
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
 from spyolo.errors import InputError
 from spyolo.learning import BPTT, FPTT, Rule, split_steps
@@ -46,7 +47,21 @@ def training_set(config: Config, preset: str | None = None) -> DetectionDataset:
     voc = VOCSet(config.data, config.train, class_names(config), strict=config.strict)
     if config.limit:
         voc = voc.subset(range(min(config.limit, len(voc))))
-    return DetectionDataset(voc, config.size, preset or config.augment, seed=config.seed, cache=config.cache)
+    return DetectionDataset(voc, config.size, preset or config.augment, seed=config.seed, settings=augmentation(config), cache=config.cache)
+
+
+def augmentation(config: Config) -> AugmentSettings:
+    """How strongly pictures are varied; `colour` scales the ranges of hue, saturation and brightness about no change."""
+    usual = AugmentSettings()
+
+    def about_one(low: float, high: float) -> tuple[float, float]:
+        return max(0.0, 1 - config.colour * (1 - low)), 1 + config.colour * (high - 1)
+
+    low, high = config.scale
+    return replace(
+        usual, scale=(low, high), mosaic=config.mosaic, hue=config.colour * usual.hue, saturation=about_one(*usual.saturation),
+        brightness=about_one(*usual.brightness),
+    )  # fmt: skip
 
 
 def validation_set(config: Config, limit: int = 0) -> DetectionDataset:

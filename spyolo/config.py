@@ -38,7 +38,7 @@ class Network:
         None, "what sets tau; none: the detector's own", choices=("conv", "depthwise", "pointwise", "static")
     )
     norm: str = option("batch", "norm of the currents, shared over the steps", choices=("batch", "renorm"))
-    threshold: float = option(1.0, "firing threshold", low=1e-3)
+    threshold: float = option(1.0, "firing threshold; lower learns faster and fires more", low=1e-3)
     detach_reset: bool = option(False, "keep the gradient out of the reset")
     start: str = option("zeros", "membranes before the first step", choices=("zeros", "uniform"))
     anchors: tuple[float, ...] | None = option(None, "w,h pairs at 416 pixels (tools/anchors.py fits them); none: YOLOv4-tiny's six")
@@ -52,7 +52,10 @@ class Dataset:
     classes: tuple[str, ...] | None = option(None, "class names in order; none: VOC's twenty")
     size: int = option(416, "input side in pixels, a multiple of 32", low=32, high=4096)
     augment: str = option("mosaic", "augmentation preset", choices=("eval", "train", "mosaic"))
-    plain_epochs: int = option(0, "last epochs without mosaic", low=0)
+    scale: tuple[float, ...] = option((0.5, 1.5), "low,high: size of a training picture against its letterboxed size", low=0.05, high=10)
+    mosaic: float = option(0.5, "share of mosaics under the preset of that name", low=0, high=1)
+    colour: float = option(1.0, "strength of colour changes", low=0, high=3)
+    plain_epochs: int = option(0, "last epochs without mosaics", low=0)
     cache: str = option("none", "keep decoded pictures", choices=("none", "ram", "disk"))
     workers: int = option(-1, "loader processes; -1: chosen by the number of cores", low=-1)
     strict: bool = option(False, "fail on a bad sample instead of warning and counting")
@@ -85,7 +88,7 @@ class Loss:
     objectness_gain: float = option(1.0, "weight of the objectness term", low=0)
     class_gain: float = option(1.0, "weight of the class term", low=0)
     smoothing: float = option(0.0, "label smoothing of the class targets", low=0, high=0.5)
-    iou_target: float = option(0.5, "objectness target of a positive: 0 means 1, 1 means its box's IoU", low=0, high=1)
+    iou_target: float = option(0.0, "objectness target of a positive: 0 means 1, 1 means its box's IoU", low=0, high=1)
     shape_factor: float = option(4.0, "largest ratio of sides at which an anchor answers for an object", low=1)
     rate_weight: float = option(0.0, "weight of the firing-rate regulariser", low=0)
     rate_low: float = option(0.02, "channels that fire less are pulled up", low=0, high=1)
@@ -159,6 +162,8 @@ class Config:
             raise InputError(f"{where}: size must be a multiple of 32, got {self.size}")
         if self.parts > self.timesteps:
             raise InputError(f"{where}: parts ({self.parts}) cannot exceed timesteps ({self.timesteps})")
+        if len(self.scale) != 2 or self.scale[0] > self.scale[1]:
+            raise InputError(f"{where}: scale needs two numbers, the lower first, got {list(self.scale)}")
         anchors = self.anchors
         if anchors is not None and (len(anchors) != 12 or min(anchors) <= 0):
             raise InputError(f"{where}: anchors needs six pairs of positive sides, got {list(anchors)}")
@@ -193,8 +198,9 @@ def checked(value: Any, f: dataclasses.Field[Any], kind: Any, where: str) -> Any
     choices, low, high = f.metadata["choices"], f.metadata["low"], f.metadata["high"]
     if choices and value is not None and value not in choices:
         raise InputError(f"{where}: {f.name} must be one of {', '.join(choices)}; got {value!r}")
-    if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
-        raise InputError(f"{where}: {f.name} must be {limits(low, high)}, got {value}")
+    for number in value if isinstance(value, tuple) else (value,):
+        if number is not None and ((low is not None and number < low) or (high is not None and number > high)):
+            raise InputError(f"{where}: {f.name} must be {limits(low, high)}, got {number}")
     return value
 
 

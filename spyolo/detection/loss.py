@@ -60,7 +60,7 @@ class DetectionLoss:
         classes: float = 1.0,
         smoothing: float = 0.0,
         ignore_iou: float = 0.5,
-        iou_target: float = 0.5,
+        iou_target: float = 0.0,
         factor: float = 4.0,
     ) -> None:
         self.gains = (box, objectness, classes)

@@ -1,0 +1,37 @@
+# Two commands on a fresh machine with Python >= 3.11: `make train` and `make test`. Each makes .venv and installs what it needs.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help train test lint check demo clean
+
+help:
+	@echo "make train   draw the sample set, train a narrow spyv4_lite on it with FPTT, show the result (minutes)"
+	@echo "make test    run the tests"
+	@echo "make check   tests, ruff, mypy and the import rules, as in CI"
+	@echo "make clean   remove .venv and runs/sample*"
+
+$(STAMP): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "spyolo needs Python 3.11 or newer; set PYTHON=...")'
+	@echo "== making $(VENV) and installing (once; PyTorch is large) =="
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --progress-bar on -e ".[dev]"
+	@touch $(STAMP)
+
+train: $(STAMP)
+	$(BIN)/python tools/train.py --preset sample --out runs/sample $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+check: test lint
+
+clean:
+	rm -rf $(VENV) runs/sample runs/sample-data

@@ -286,6 +286,10 @@ class Trainer:
             prefix = f"optim.{name}."
             moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             if moments:
-                state[i] = moments
+                state[i] = {k: laid_out_as(self.rule.weights[i], v) for k, v in moments.items()}
         self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
 
+
+def laid_out_as(weight: Tensor, moment: Tensor) -> Tensor:
+    """A moment in the memory order of its weight: the fused optimizers walk both as they lie in memory, whatever their strides say."""
+    return torch.empty_like(weight).copy_(moment) if moment.shape == weight.shape else moment

@@ -1,4 +1,10 @@
-"""`make_sample`: draw the VOC-format sample set."""
+"""Draw a small data set in VOC's format, so that everything can be tried without a download.
+
+    tools/make_sample.py --out data/sample
+    tools/train.py --data data/sample --classes cross,disc,ring,square,star,triangle
+
+Its classes are told apart by shape alone. The same arguments give the same files, byte for byte; a folder that holds them is left as it is.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +16,11 @@ from spyolo.data.sample import make_sample
 
 
 def parser() -> argparse.ArgumentParser:
-    out = argparse.ArgumentParser(
-        prog="make_sample",
-        description="Draw a small data set in VOC's format, so that everything can be tried without a download. "
-        f"Its classes, told apart by shape alone: {', '.join(SAMPLE_CLASSES)}. "
-        "The same arguments give the same files, byte for byte; a folder that holds them is left as it is.",
-        epilog="example: python tools/make_sample.py --out data/sample",
-    )
-    out.add_argument("--out", required=True, help="folder to draw into; the devkit comes to lie in OUT/VOCdevkit/VOC2007")
-    out.add_argument("--pictures", type=int, default=400, help="how many; every fifth is held out as `val` (default: %(default)s)")
-    out.add_argument("--seed", type=int, default=0, help="another seed draws other pictures (default: %(default)s)")
-    return out
+    p = argparse.ArgumentParser(prog="make_sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--out", required=True, help="folder to draw into; the devkit comes to lie in OUT/VOCdevkit/VOC2007")
+    p.add_argument("--pictures", type=int, default=400, help="how many; every fifth is held out as `val` [%(default)s]")
+    p.add_argument("--seed", type=int, default=0, help="another seed draws other pictures [%(default)s]")
+    return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:

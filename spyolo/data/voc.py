@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,6 +65,11 @@ class VOCSet:
     def warnings(self) -> Counter[str]:
         """How often each kind of problem was tolerated."""
         return self._problems.counts
+
+    @property
+    def problems(self) -> dict[str, dict[str, Any]]:
+        """For each kind of problem tolerated, its `count` and the message of the `first`."""
+        return {kind: {"count": count, "first": self._problems.examples[kind]} for kind, count in self.warnings.items()}
 
     def __len__(self) -> int:
         return len(self.ids)

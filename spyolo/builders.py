@@ -65,7 +65,8 @@ def augmentation(config: Config) -> AugmentSettings:
 
 
 def validation_set(config: Config, limit: int = 0) -> DetectionDataset:
-    """The pictures measured on, letterboxed; only the first `limit` where it is not 0."""
+    """The pictures measured on, letterboxed; only the first `limit` (or the config's `val_limit`) where it is not 0."""
+    limit = limit or config.val_limit
     voc = VOCSet(config.data, config.val, class_names(config), strict=config.strict)
     return DetectionDataset(voc.subset(range(min(limit, len(voc)))) if limit else voc, config.size, "eval")
 

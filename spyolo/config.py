@@ -60,6 +60,7 @@ class Dataset:
     workers: int = option(-1, "loader processes; -1: chosen by the number of cores", low=-1)
     strict: bool = option(False, "fail on a bad sample instead of warning and counting")
     limit: int = option(0, "use only the first so many training pictures; 0: all", low=0)
+    val_limit: int = option(0, "measure on the first so many pictures only; 0: all", low=0)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class Evaluation:
     weights_of: str = option("ema", "weights evaluated and kept as best", choices=("w", "average", "ema"))
     recalibrate: int = option(16, "batches over which norm statistics are taken anew for the evaluated weights; 0: not", low=0)
     eval_every: int = option(5, "epochs between evaluations (the last epoch always is)", low=1)
-    eval_limit: int = option(0, "evaluate on the first so many pictures only while training; 0: all", low=0)
+    eval_limit: int = option(0, "while training, evaluate on the first so many pictures only; 0: all", low=0)
     confidence: float = option(0.005, "floor on scores", low=0, high=1)
     nms_iou: float = option(0.5, "overlap above which the worse box of a class is dropped", low=0, high=1)
     max_detections: int = option(100, "boxes a picture at most", low=1)
@@ -111,6 +112,7 @@ class Run:
     out: str = option("runs/train", "run folder")
     seed: int = option(0, "seed of weights, order and augmentation", low=0)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
+    init: str = option("", "weights file to start from: its tensors that fit (a warm start)")
     save_seconds: float = option(60.0, "seconds between checkpoints inside an epoch", low=0)
     max_minutes: float = option(0.0, "stop (resumably) after so many minutes; 0: when done", low=0)
 

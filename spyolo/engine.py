@@ -44,7 +44,8 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
 
 
 def part_loss(
-    detector: SpikingYOLO, loss: DetectionLoss, images: Tensor, targets: Targets, state: DetectorState | None, steps: int, amp: str, penalty: Penalty
+    detector: SpikingYOLO, loss: DetectionLoss, images: Tensor, targets: Targets, state: DetectorState | None, steps: int, amp: str,
+    penalty: Penalty,
 ) -> tuple[Tensor, LossParts, DetectorState]:
     """Run `steps` steps from `state`; the mean loss with its graph, the last step's terms, and the state after."""
     total: Tensor | float = 0.0
@@ -97,7 +98,8 @@ def train_batch(
         total += value.detach() * steps
     assert state is not None
     rates = list(firing_rates(detach(state)).values()) if detector.spiking else [torch.zeros(())]
-    return StepLog(total / sum(plan), *(t.detach() for t in terms), rate=torch.stack(rates).mean())
+    box, objectness, classes = (t.detach() for t in terms)
+    return StepLog(total / sum(plan), box, objectness, classes, torch.stack(rates).mean())
 
 
 def train_one_epoch(
@@ -169,7 +171,10 @@ def detect(
 
 @torch.no_grad()
 def recalibrate(detector: SpikingYOLO, batches: Iterable[Any], timesteps: int, *, device: torch.device, amp: str = "none") -> None:
-    """Take the norms' running statistics anew over the T steps in use, as plain means over `batches`: averaged weights have none of their own."""
+    """Take the norms' running statistics anew over the T steps in use, as plain means over `batches`.
+
+    Averaged weights have none of their own, and those of W belong to weights that moved while they were gathered.
+    """
     was_training = detector.training
     found = norms(detector)
     momenta = [m.momentum for m in found]

@@ -67,10 +67,11 @@ class RunFolder:
         for ax, (names, title) in zip(axes.flat, panels):
             for name in names:
                 points = [(r["epoch"], r[name]) for r in history if name in r]
-                ax.plot(*zip(*points), marker="." if len(points) < 60 else None, label=name) if points else None
+                if points:
+                    ax.plot(*zip(*points), marker="." if len(points) < 60 else None, label=name)
             ax.set(title=title, xlabel="epoch")
             ax.grid(alpha=0.3)
-            if len(names) > 1:
+            if len(ax.lines) > 1:
                 ax.legend(frameon=False)
         replace_file(self.curves, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 

@@ -27,7 +27,8 @@ def describe_start(trainer: Trainer) -> str:
     parameters = sum(p.numel() for p in trainer.detector.parameters())
     how = f"{c.rule} ({c.form}, alpha {c.alpha:g})" if c.rule == "fptt" else c.rule
     return (
-        f"{c.detector}, width {c.width:g}, {parameters:,} parameters, {len(trainer.classes)} classes, {c.size} pixels, T = {trainer.timesteps}\n"
+        f"{c.detector}, width {c.width:g}, {parameters:,} parameters, {len(trainer.classes)} classes, "
+        f"{c.size} pixels, T = {trainer.timesteps}\n"
         f"{len(trainer.train_set):,} pictures to train on ({c.train}), {len(trainer.val_set):,} to measure on ({c.val}); {how}, "
         f"{len(trainer.plan)} update(s) a batch, {c.epochs} epochs, {trainer.device}"
     )
@@ -53,8 +54,8 @@ def finish(trainer: Trainer) -> str:
     detector, info = load_detector(folder.best)
     dataset = builders.validation_set(c)
     options = {
-        "confidence": c.confidence, "nms_iou": c.nms_iou, "max_detections": c.max_detections, "batch_size": c.batch, "device": trainer.device,
-        "amp": c.amp, "workers": builders.choose_workers(c.workers), "progress": not trainer.quiet,
+        "confidence": c.confidence, "nms_iou": c.nms_iou, "max_detections": c.max_detections, "batch_size": c.batch,
+        "device": trainer.device, "amp": c.amp, "workers": trainer.workers, "progress": not trainer.quiet,
     }  # fmt: skip
     found, counts = metered(detector, dataset, info.timesteps, **options)
     truth = {name: dataset.voc.objects(i) for i, name in enumerate(dataset.voc.ids)}
@@ -64,7 +65,8 @@ def finish(trainer: Trainer) -> str:
     }  # fmt: skip
     metrics = evaluate_detections(truth, found, trainer.classes, protocol=protocol)
     metrics["timesteps"] = info.timesteps
-    metrics["energy"] = energy_table(counts, twins={"ann_twin": twin_counts(detector, c.size)}, ap50={info.timesteps: metrics["voc10_ap50"]})
+    twins, ap50 = {"ann_twin": twin_counts(detector, c.size)}, {info.timesteps: metrics["voc10_ap50"] or 0.0}
+    metrics["energy"] = energy_table(counts, twins=twins, ap50=ap50)
     metrics["firing_rate"] = metrics["energy"].get("firing_rate")
     write_json(folder.metrics, metrics)
     save_image(folder.pictures, page(dataset, found, info))
@@ -91,7 +93,8 @@ def table(metrics: dict[str, Any], spiking: bool) -> str:
     energy, steps = metrics["energy"], metrics["timesteps"]
     if spiking:
         lines += [f"firing rate {metrics['firing_rate']:.3f} over {steps} steps"]
-        lines += [f"energy a picture: {energy['synaptic_mj']:.3f} mJ synaptic only, {energy['total_mj']:.3f} mJ everything, ANN twin {energy['ann_twin_mj']:.3f} mJ"]
+        parts = f"{energy['synaptic_mj']:.3f} mJ synaptic only, {energy['total_mj']:.3f} mJ everything"
+        lines += [f"energy a picture: {parts}; ANN twin {energy['ann_twin_mj']:.3f} mJ (45 nm, fp32; docs/energy.md)"]
     else:
         lines += [f"energy a picture: {energy['total_mj']:.3f} mJ (every operand a real number)"]
     return "\n".join(lines)
@@ -104,8 +107,9 @@ def shown(value: float | None) -> str:
 def listing(trainer: Trainer) -> str:
     """Where everything is."""
     f = trainer.folder
+    log = f"{f.log} (also: tensorboard --logdir {f.path})"
     parts = [
-        ("run folder", f.path), ("config", f.config), ("log", f"{f.log} (also TensorBoard: tensorboard --logdir {f.path})"), ("best weights", f.best),
-        ("last checkpoint", f.last), ("curves", f.curves), ("predictions", f.pictures), ("metrics", f.metrics),
+        ("run folder", f.path), ("config", f.config), ("log", log), ("best weights", f.best), ("last checkpoint", f.last),
+        ("curves", f.curves), ("predictions", f.pictures), ("metrics", f.metrics),
     ]  # fmt: skip
     return "\n".join(f"{name:<16} {path}" for name, path in parts)

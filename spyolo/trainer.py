@@ -38,18 +38,18 @@ class Trainer:
 
     Args:
         config: the run.
-        resume: go on from the run folder's last checkpoint.
-        init: weights to start from (a warm start: W_bar = W, lambda = 0, fresh moments).
+        resume: go on from the run folder's last checkpoint, or from the start if it was killed before its first.
         quiet: no progress bars.
 
     Raises:
         InputError: a run folder that already holds a run (without `resume`), data or weights that do not fit.
     """
 
-    def __init__(self, config: Config, *, resume: bool = False, init: str | None = None, quiet: bool = False) -> None:
+    def __init__(self, config: Config, *, resume: bool = False, quiet: bool = False) -> None:
         self.config, self.quiet = config, quiet
         self.folder = RunFolder(config.out)
         self.device = builders.choose_device(config.device)
+        resume = resume and self.folder.last.exists()
         if not resume and self.folder.last.exists():
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.classes = builders.class_names(config)
@@ -59,8 +59,9 @@ class Trainer:
         if not len(self.train_set):
             raise InputError(f"{config.data}: the splits {config.train} hold no picture to train on")
         self.detector = builders.detector(config, len(self.classes)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if init:
-            self.untouched = initialise(self.detector, init)
+        self.untouched: list[str] = []  # of a warm start: what the file had nothing for
+        if config.init and not resume:
+            self.untouched = initialise(self.detector, config.init)
         self.loss = builders.loss(config)
         self.optimizer = builders.optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)
@@ -95,7 +96,8 @@ class Trainer:
     def run_epoch(self) -> None:
         """The rest of the present epoch's batches, saving now and then."""
         began = time.monotonic()
-        bar = tqdm(total=self.per_epoch, initial=self.batch, desc=f"epoch {self.epoch + 1}/{self.config.epochs}", disable=self.quiet, leave=False)
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        bar = tqdm(total=self.per_epoch, initial=self.batch, desc=title, disable=self.quiet, leave=False)
         logs = engine.train_one_epoch(
             self.detector, self.loss, self.rule, self.batches(), self.plan, device=self.device, amp=self.config.amp,
             penalty=engine.Penalty(self.config.rate_weight, self.config.rate_low, self.config.rate_high),
@@ -112,6 +114,7 @@ class Trainer:
                 break
             if self.batch < self.per_epoch and time.monotonic() - self.saved > self.config.save_seconds:
                 self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
+                self.check_and_show(bar)
                 self.save()
         bar.close()
         self.seconds += time.monotonic() - began
@@ -132,13 +135,14 @@ class Trainer:
         self.history.append(row)
         self.meters.zero_()
         self.seconds = 0.0
-        self.save()
         self.folder.write_log(self.history)
         self.folder.board(self.history)
         self.folder.plot(self.history)
+        self.save()  # last: killed before it, the epoch's end is done again and writes the same; killed after it, nothing is missing
         if not self.quiet:
             scores = f"  mAP@0.5 {row['voc10_ap50']:.3f}" if "voc10_ap50" in row else ""
-            tqdm.write(f"epoch {self.epoch:>3}  loss {row['loss']:.3f}  firing rate {row['firing_rate']:.3f}  {row['seconds']:.0f} s{scores}")
+            rate = f"  firing rate {row['firing_rate']:.3f}" if self.detector.spiking else ""
+            tqdm.write(f"epoch {self.epoch:>3}  loss {row['loss']:.3f}{rate}  {row['seconds']:.0f} s{scores}")
 
     def evaluate(self) -> dict[str, Any]:
         """Measure the chosen weights, with norm statistics of their own; keep them as best.safetensors if they are."""
@@ -177,8 +181,8 @@ class Trainer:
         loss = float(self.meters[0]) / self.batch
         if not math.isfinite(loss):
             raise InputError(
-                f"the loss is not finite in epoch {self.epoch + 1} near batch {self.batch}; the last good checkpoint is {self.folder.last}; "
-                "a lower --lr, a lower --clip or --amp none usually mends it"
+                f"the loss is not finite in epoch {self.epoch + 1} near batch {self.batch}; the last good checkpoint is "
+                f"{self.folder.last}; a lower --lr, a lower --clip or --amp none usually mends it"
             )
         bar.set_postfix(loss=f"{loss:.3f}", rate=f"{float(self.meters[4]) / self.batch:.3f}")
 

@@ -13,8 +13,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from spyolo.errors import InputError
+
+if TYPE_CHECKING:
+    from spyolo.boxes import Detections
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".gif"}
 
@@ -87,12 +91,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         seen = found[path.stem] = predictor.predict(image)
         save_image(out / f"{path.stem}.jpg", draw_boxes(image, seen.boxes, seen.labels, predictor.classes, seen.scores))
         if len(pictures) == 1:
-            print("\n".join(f"{predictor.classes[k]} {s:.2f}  {' '.join(f'{v:.0f}' for v in b)}" for b, s, k in rows(seen)) or "nothing seen")
+            print("\n".join(lines(seen, predictor.classes)) or "nothing seen")
     write_coco_json(out / "predictions.json", found, predictor.classes)
     print(f"{len(found)} picture(s), {sum(map(len, found.values()))} box(es) -> {out}" + (f"; {bad} left out" if bad else ""))
     return 1 if bad else 0
 
 
-def rows(seen: object) -> list[tuple[list[float], float, int]]:
-    """(box, score, label) of each detection."""
-    return list(zip(seen.boxes.tolist(), seen.scores.tolist(), seen.labels.tolist()))  # type: ignore[attr-defined]
+def lines(seen: Detections, classes: Sequence[str]) -> list[str]:
+    """Class, score and corners of each detection."""
+    found = zip(seen.boxes.tolist(), seen.scores.tolist(), seen.labels.tolist())
+    return [f"{classes[label]} {score:.2f}  " + " ".join(f"{v:.0f}" for v in box) for box, score, label in found]

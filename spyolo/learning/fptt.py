@@ -56,13 +56,10 @@ class FPTT:
         if form not in FORMS:
             raise ValueError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
         self.optimizer, self.alpha, self.form, self.clip = optimizer, alpha, form, clip
+        self.needs_closure = form == "paper"
         self.weights = weights_of(optimizer)
         self.average = [w.detach().clone() for w in self.weights]
         self.lam = [torch.zeros_like(w) for w in self.weights]
-
-    @property
-    def needs_closure(self) -> bool:
-        return self.form == "paper"
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> None:

@@ -36,7 +36,7 @@ from spyolo.files import write_whole
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="check_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--data", required=True, metavar="DIR", help="folder that holds VOCdevkit, or any set in its format")
-    p.add_argument("--split", nargs="+", default=["2007:train"], help="one or more; each against all others [%(default)s]")
+    p.add_argument("--split", nargs="+", default=["2007:train"], help="one or more; each against all others [2007:train]")
     p.add_argument("--classes", default="voc", help="the list trained with: voc, sample, cat,dog or a file, one name a line [%(default)s]")
     p.add_argument("--anchors", default=USUAL, metavar="PAIRS", help="width,height pairs in pixels at --size [%(default)s]")
     p.add_argument("--size", type=int, default=416, help="side of the canvas on which boxes are measured [%(default)s]")

@@ -86,7 +86,8 @@ def test_a_picture_twice_in_one_split(make_devkit):
     folder = root / "VOCdevkit/VOC2007/JPEGImages"
     shutil.copyfile(folder / "a.jpg", folder / "b.jpg")
     tree = look(root, "2007:train")
-    assert tree["duplicates"]["within"] == {"2007:train": [["a", "b"]]} and finding(tree, "has pictures under several ids, 1 of them: a = b")
+    assert tree["duplicates"]["within"] == {"2007:train": [["a", "b"]]}
+    assert finding(tree, "has pictures under several ids, 1 of them: a = b")
 
 
 def test_command_line_writes_text_json_and_a_sheet(sample_root, tmp_path, capsys):

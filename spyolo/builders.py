@@ -42,11 +42,14 @@ def class_names(config: Config) -> tuple[str, ...]:
     return tuple(config.classes or VOC_CLASSES)
 
 
-def training_set(config: Config, preset: str | None = None) -> DetectionDataset:
-    """The pictures trained on, augmented by the config's preset or the one given."""
+def training_pictures(config: Config) -> VOCSet:
+    """The annotated pictures trained on."""
     voc = VOCSet(config.data, config.train, class_names(config), strict=config.strict)
-    if config.limit:
-        voc = voc.subset(range(min(config.limit, len(voc))))
+    return voc.subset(range(min(config.limit, len(voc)))) if config.limit else voc
+
+
+def training_set(config: Config, voc: VOCSet, preset: str | None = None) -> DetectionDataset:
+    """Those pictures, augmented by the config's preset or the one given."""
     return DetectionDataset(voc, config.size, preset or config.augment, seed=config.seed, settings=augmentation(config), cache=config.cache)
 
 

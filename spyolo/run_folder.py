@@ -34,6 +34,11 @@ class RunFolder:
         self.pictures = self.path / "predictions.png"
         self._board: Any = None
 
+    def sweep(self) -> None:
+        """Remove what a kill in the middle of a write left behind (see `replace_file`)."""
+        for path in self.path.glob(".*.part"):
+            path.unlink(missing_ok=True)
+
     def write_log(self, history: Sequence[Row]) -> None:
         """The whole history as CSV; an empty cell where an epoch was not evaluated."""
         out = io.StringIO()

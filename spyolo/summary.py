@@ -25,12 +25,13 @@ def describe_start(trainer: Trainer) -> str:
     """Two lines: what is trained on what, and how."""
     c = trainer.config
     parameters = sum(p.numel() for p in trainer.detector.parameters())
+    warm = f"\nwarm start from {c.init}: {len(trainer.untouched)} tensor(s) it has nothing for stay as drawn" if trainer.warm else ""
     how = f"{c.rule} ({c.form}, alpha {c.alpha:g})" if c.rule == "fptt" else c.rule
     return (
         f"{c.detector}, width {c.width:g}, {parameters:,} parameters, {len(trainer.classes)} classes, "
         f"{c.size} pixels, T = {trainer.timesteps}\n"
         f"{len(trainer.train_set):,} pictures to train on ({c.train}), {len(trainer.val_set):,} to measure on ({c.val}); {how}, "
-        f"{len(trainer.plan)} update(s) a batch, {c.epochs} epochs, {trainer.device}"
+        f"{len(trainer.plan)} update(s) a batch, {c.epochs} epochs, {trainer.device}{warm}"
     )
 
 

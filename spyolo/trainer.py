@@ -22,7 +22,7 @@ from spyolo import builders, engine
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, load_tensors, save_tensors, save_weights
 from spyolo.config import Config
-from spyolo.data import load_batches
+from spyolo.data import DetectionDataset, load_batches
 from spyolo.errors import InputError
 from spyolo.evaluation.metrics import evaluate_detections
 from spyolo.files import write_whole
@@ -54,14 +54,13 @@ class Trainer:
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.classes = builders.class_names(config)
         self.workers = builders.choose_workers(config.workers)
-        self.train_set = builders.training_set(config)
+        self.train_set = builders.training_set(config, builders.training_pictures(config))
         self.val_set = builders.validation_set(config, config.eval_limit)
         if not len(self.train_set):
             raise InputError(f"{config.data}: the splits {config.train} hold no picture to train on")
         self.detector = builders.detector(config, len(self.classes)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.untouched: list[str] = []  # of a warm start: what the file had nothing for
-        if config.init and not resume:
-            self.untouched = initialise(self.detector, config.init)
+        self.warm = bool(config.init) and not resume
+        self.untouched = initialise(self.detector, config.init) if self.warm else []
         self.loss = builders.loss(config)
         self.optimizer = builders.optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)
@@ -82,6 +81,7 @@ class Trainer:
 
     def fit(self) -> bool:
         """Train until done or told to stop; every checkpoint along the way is whole. Returns True when the run is complete."""
+        self.folder.sweep()
         write_whole(self.folder.config, self.config.to_yaml())
         self.started = self.saved = time.monotonic()
         with self.stop_on_signals():
@@ -107,19 +107,18 @@ class Trainer:
             self.batch += 1
             self.meters += torch.stack([log.loss, log.box, log.objectness, log.classes, log.rate]).to(self.meters)
             bar.update()
-            if self.batch % 10 == 0 or self.batch == self.per_epoch:
+            stop = self.stopping or self.out_of_time()
+            due = self.batch < self.per_epoch and (stop or time.monotonic() - self.saved > self.config.save_seconds)
+            if due or self.batch % 10 == 0 or self.batch == self.per_epoch:
                 self.check_and_show(bar)
-            if self.stopping or self.out_of_time():
+            if due:
+                self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
+                self.save()
+            if stop:
                 self.stopping = True
                 break
-            if self.batch < self.per_epoch and time.monotonic() - self.saved > self.config.save_seconds:
-                self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
-                self.check_and_show(bar)
-                self.save()
         bar.close()
         self.seconds += time.monotonic() - began
-        if self.stopping and self.batch < self.per_epoch:
-            self.save()
 
     def end_epoch(self) -> None:
         """Log the epoch, evaluate where due, save."""
@@ -162,11 +161,11 @@ class Trainer:
 
     def batches(self) -> Any:
         """What is left of this epoch."""
-        plain = self.epoch >= self.config.epochs - self.config.plain_epochs
-        dataset = builders.training_set(self.config, "train") if plain and self.config.augment == "mosaic" else self.train_set
-        dataset.set_epoch(self.epoch)
-        order = builders.EpochOrder(len(dataset), self.config.batch, self.config.seed, self.epoch, self.batch)
-        return load_batches(dataset, self.workers, batch_sampler=order, pin_memory=self.device.type == "cuda")
+        if self.epoch >= self.config.epochs - self.config.plain_epochs and self.train_set.preset == "mosaic":
+            self.train_set = builders.training_set(self.config, self.train_set.voc, "train")
+        self.train_set.set_epoch(self.epoch)
+        order = builders.EpochOrder(len(self.train_set), self.config.batch, self.config.seed, self.epoch, self.batch)
+        return load_batches(self.train_set, self.workers, batch_sampler=order, pin_memory=self.device.type == "cuda")
 
     def set_rates(self) -> None:
         """Linear warm-up, then a cosine down to `lr_final` of the peak: a function of the position alone."""
@@ -177,7 +176,7 @@ class Trainer:
             group["lr"] = c.lr * ramp * (c.lr_final + (1 - c.lr_final) * (1 + math.cos(math.pi * done)) / 2)
 
     def check_and_show(self, bar: Any) -> None:
-        """The one place that reads a training value back from the device."""
+        """The one place that reads a training value back from the device. Comes before every save, so that a checkpoint is always good."""
         loss = float(self.meters[0]) / self.batch
         if not math.isfinite(loss):
             raise InputError(
@@ -226,7 +225,7 @@ class Trainer:
 
     def calibration_batches(self) -> Any:
         """Training pictures, letterboxed as in evaluation: the norms shall fit what they will see."""
-        dataset = builders.training_set(self.config, "eval")
+        dataset = DetectionDataset(self.train_set.voc, self.config.size, "eval")
         order = builders.EpochOrder(len(dataset), self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
         return load_batches(dataset, self.workers, batch_sampler=order)
 
@@ -252,7 +251,10 @@ class Trainer:
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{names[i]}.{k}": torch.as_tensor(v) for k, v in moments.items()}
         tensors["meters"] = self.meters
-        position = {"epoch": self.epoch, "batch": self.batch, "ema_updates": self.ema.updates, "best": self.best, "seconds": self.seconds}
+        position = {
+            "epoch": self.epoch, "batch": self.batch, "per_epoch": self.per_epoch, "ema_updates": self.ema.updates, "best": self.best,
+            "seconds": self.seconds,
+        }  # fmt: skip
         metadata = info_to_metadata(self.info({})) | {"position": position, "history": self.history, "config": self.config.to_dict()}
         save_tensors(self.folder.last, tensors, metadata)
         self.saved = time.monotonic()
@@ -271,6 +273,7 @@ class Trainer:
         tensors, metadata = load_tensors(self.folder.last)
         try:
             position, history = json.loads(metadata["position"]), json.loads(metadata["history"])
+            self.check_same_run(position, json.loads(metadata["config"])["learning"])
             names = self.weight_names()
             self.detector.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
             with torch.no_grad():
@@ -279,10 +282,24 @@ class Trainer:
                         v.copy_(tensors[f"{kind}.{name}"])
             self.load_moments(tensors, names)
             self.meters.copy_(tensors["meters"])
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise InputError(f"{self.folder.last}: not a checkpoint of this run ({str(error).splitlines()[0]})") from error
+        except InputError:
+            raise
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
         self.epoch, self.batch, self.best, self.seconds = (position[k] for k in ("epoch", "batch", "best", "seconds"))
         self.ema.updates, self.history = position["ema_updates"], history
+
+    def check_same_run(self, position: dict[str, Any], learning: dict[str, Any]) -> None:
+        """Options may change on resuming, but not those that the checkpoint's contents depend on."""
+        for name in ("rule", "optimizer"):
+            if learning[name] != getattr(self.config, name):
+                raise InputError(f"{self.folder.last} is of {name} {learning[name]}; to go on with another, start a new run with --init")
+        if position["batch"] and position["per_epoch"] != self.per_epoch:
+            raise InputError(
+                f"{self.folder.last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; batch, limit and train "
+                "can be changed between two epochs only"
+            )
 
     def load_moments(self, tensors: dict[str, Tensor], names: list[str]) -> None:
         state: dict[int, dict[str, Tensor]] = {}

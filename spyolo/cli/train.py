@@ -26,7 +26,6 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--preset", default="sample", help=f"preset ({', '.join(preset_names())}) or YAML file [sample]")
     p.add_argument("--resume", metavar="RUN", help="run folder to go on with, with its own config; options given change it")
-    p.add_argument("--init", metavar="WEIGHTS", help="start from the tensors of this file that fit")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     add_config_options(p)
     return p
@@ -38,6 +37,8 @@ def resolve(args: argparse.Namespace) -> Config:
         path = Path(args.resume) / "config.yaml"
         if not path.exists():
             raise InputError(f"{args.resume}: no run to resume here (config.yaml is missing)")
+        if "init" in given_options(args):
+            raise InputError("--init starts a new run; it does not go with --resume")
         return load_config(path).updated(given_options(args) | {"out": args.resume})
     config = load_preset(args.preset).updated(given_options(args))
     if config.data:
@@ -56,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from spyolo.summary import describe_start, finish
     from spyolo.trainer import Trainer  # after parsing: --help and bad options need no torch
 
-    trainer = Trainer(config, resume=bool(args.resume), init=args.init, quiet=args.quiet)
+    trainer = Trainer(config, resume=bool(args.resume), quiet=args.quiet)
     print(describe_start(trainer))
     if not trainer.fit():
         print(f"stopped after epoch {trainer.epoch} and {trainer.batch} batches; go on with --resume {config.out}")

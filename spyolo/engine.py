@@ -97,7 +97,7 @@ def train_batch(
         after_update()
         total += value.detach() * steps
     assert state is not None
-    rates = list(firing_rates(detach(state)).values()) if detector.spiking else [torch.zeros(())]
+    rates = list(firing_rates(detach(state)).values()) if detector.spiking else [torch.zeros((), device=images.device)]
     box, objectness, classes = (t.detach() for t in terms)
     return StepLog(total / sum(plan), box, objectness, classes, torch.stack(rates).mean())
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -166,6 +167,11 @@ class Config:
             raise InputError(f"{where}: parts ({self.parts}) cannot exceed timesteps ({self.timesteps})")
         if len(self.scale) != 2 or self.scale[0] > self.scale[1]:
             raise InputError(f"{where}: scale needs two numbers, the lower first, got {list(self.scale)}")
+        if self.rate_low > self.rate_high:
+            raise InputError(f"{where}: rate_low ({self.rate_low:g}) cannot exceed rate_high ({self.rate_high:g})")
+        names = self.classes or ()
+        if len(set(names)) < len(names) or "" in names:
+            raise InputError(f"{where}: classes must be names, each once, got {list(names)}")
         anchors = self.anchors
         if anchors is not None and (len(anchors) != 12 or min(anchors) <= 0):
             raise InputError(f"{where}: anchors needs six pairs of positive sides, got {list(anchors)}")
@@ -195,7 +201,7 @@ def checked(value: Any, f: dataclasses.Field[Any], kind: Any, where: str) -> Any
     """`value` as the field's type, inside its limits."""
     try:
         value = converted(value, kind)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{where}: {f.name} must be {type_name(kind)}, got {value!r}") from error
     choices, low, high = f.metadata["choices"], f.metadata["low"], f.metadata["high"]
     if choices and value is not None and value not in choices:
@@ -222,16 +228,18 @@ def converted(value: Any, kind: Any) -> Any:
         return None if value is None or str(value).lower() in ("none", "null", "") else converted(value, typing.get_args(kind)[0])
     if typing.get_origin(kind) is tuple:
         items = [v.strip() for v in value.split(",")] if isinstance(value, str) else value
+        if isinstance(items, Mapping):
+            raise TypeError(value)
         return tuple(converted(v, typing.get_args(kind)[0]) for v in items)
     if kind is bool:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
         return words[str(value).lower()] if str(value).lower() in words else int("x")
     if kind is str and not isinstance(value, str):
         raise TypeError(value)
-    if kind is int and (isinstance(value, bool) or (isinstance(value, float) and value != int(value))):
+    if isinstance(value, bool) or (kind is int and isinstance(value, float) and value != int(value)):
         raise TypeError(value)
     result = kind(value)
-    if kind is float and result != result:
+    if kind is float and not math.isfinite(result):
         raise ValueError(value)
     return result
 
@@ -262,10 +270,12 @@ def flattened(tree: Any, where: str) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     sections = {f.name for f in dataclasses.fields(Config)}
     for name, value in tree.items():
-        if name in sections and isinstance(value, dict):
-            flat.update(value)
-        else:
+        if name not in sections:
             flat[str(name)] = value
+        elif isinstance(value, dict):
+            flat.update({str(k): v for k, v in value.items()})
+        elif value is not None:  # a section whose fields are all commented out is None
+            raise InputError(f"{where}: {name} is a section: it holds fields and their values, not {value!r}")
     return flat
 
 

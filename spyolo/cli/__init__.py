@@ -18,6 +18,7 @@ COMMANDS = {
     "make_sample": "draw the VOC-format sample set",
     "convert": "convert between VOC folders, COCO JSON and YOLO text",
     "anchors": "fit anchors to a data set",
+    "energy_table": "put the energy of several evaluations side by side",
     "check_data": "look a data set over before training on it",
 }
 

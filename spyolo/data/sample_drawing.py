@@ -16,7 +16,7 @@ from spyolo.data.annotation import Annotation, Thing
 SAMPLE_CLASSES = ("cross", "disc", "ring", "square", "star", "triangle")
 
 PICTURE_SIZES = ((256, 192), (192, 256), (256, 224), (256, 256))  # width, height
-SIDES = (0.08, 0.70)  # longer side of a box against the picture's shorter side, log-uniform
+SIDES = (0.08, 0.70)  # longer side of a box against the picture's shorter side, uniform
 SMALL = 0.10  # below this an object is marked difficult
 IN_VIEW = (0.50, 0.70)  # part of a box that later boxes leave free: at least the first; below the second it is marked difficult
 OVERLAP = 0.19  # probability that an object is put upon another one; comes to a quarter of the objects that touch another
@@ -144,7 +144,7 @@ def _in_view(owner: np.ndarray, boxes: list[Box]) -> list[float]:
 def _draw_box(rng: np.random.Generator, scene: _Scene, upon: bool) -> Box:
     """A random box inside the picture; `upon` puts its centre on the rim of an earlier one."""
     height, width = scene.owner.shape
-    side = np.exp(rng.uniform(*np.log(SIDES))) * min(width, height)
+    side = rng.uniform(*SIDES) * min(width, height)
     squeeze = rng.uniform(0.75, 1.0)
     sides = [side, side * squeeze] if rng.random() < 0.5 else [side * squeeze, side]
     w, h = max(8, round(sides[0])), max(8, round(sides[1]))

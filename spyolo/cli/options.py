@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import difflib
+from typing import Any, NoReturn
 
 from spyolo.config import FIELDS, Config, limits
+from spyolo.errors import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """Answers a bad command line with one line and the nearest option there is, instead of a page of usage; options are written whole."""
+
+    def __init__(self, **how: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **how)
+
+    def error(self, message: str) -> NoReturn:
+        unknown = message.removeprefix("unrecognized arguments:").split() if message.startswith("unrecognized") else []
+        near = [n for word in unknown for n in difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, 1)]
+        raise InputError(f"{self.prog}: {message}" + (f"; did you mean {', '.join(near)}?" if near else "; --help lists the options"))
 
 
 def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = ()) -> None:
@@ -23,7 +37,8 @@ def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ..
         shown = getattr(defaults, name)
         default = "" if shown in (None, "") else f" [{shown}]"
         text = f"{meta['help']}{bounds}{default}".replace("%", "%%")
-        group.add_argument(f"--{name.replace('_', '-')}", f"--{name}", dest=name, metavar="V", help=text, default=argparse.SUPPRESS)
+        spellings = dict.fromkeys((f"--{name.replace('_', '-')}", f"--{name}"))
+        group.add_argument(*spellings, dest=name, metavar="V", help=text, default=argparse.SUPPRESS)
 
 
 def given_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from spyolo.cli.options import Parser
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", "
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="predict", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="predict", description=__doc__)
     p.add_argument("--weights", required=True, help="weights file")
     p.add_argument("--source", required=True, help="picture, or folder of pictures")
     p.add_argument("--out", default="runs/predict", help="folder for annotated pictures and predictions.json [%(default)s]")

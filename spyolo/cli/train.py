@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from spyolo.cli.options import add_config_options, given_options
+from spyolo.cli.options import Parser, add_config_options, given_options
 from spyolo.config import Config, load_config, load_preset, preset_names
 from spyolo.errors import InputError
 
@@ -23,7 +23,7 @@ SAMPLE_FOLDER = Path("runs/sample-data")
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="train", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="train", description=__doc__)
     p.add_argument("--preset", default="sample", help=f"preset ({', '.join(preset_names())}) or YAML file [sample]")
     p.add_argument("--resume", metavar="RUN", help="run folder to go on with, with its own config; options given change it")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -33,21 +33,26 @@ def parser() -> argparse.ArgumentParser:
 
 def resolve(args: argparse.Namespace) -> Config:
     """The run's config: preset or resumed run, then the options given; the sample set is drawn where no data is named."""
+    given = given_options(args)
+    if "classes" in given:
+        from spyolo.data.classes import parse_classes
+
+        given["classes"] = parse_classes(given["classes"])  # as every other command reads them
     if args.resume:
         path = Path(args.resume) / "config.yaml"
         if not path.exists():
             raise InputError(f"{args.resume}: no run to resume here (config.yaml is missing)")
-        if "init" in given_options(args):
+        if "init" in given:
             raise InputError("--init starts a new run; it does not go with --resume")
-        return load_config(path).updated(given_options(args) | {"out": args.resume})
-    config = load_preset(args.preset).updated(given_options(args))
+        return load_config(path).updated(given | {"out": args.resume})
+    config = load_preset(args.preset).updated(given)
     if config.data:
         return config
     if args.preset != "sample":
         raise InputError("--data is missing: the folder that holds VOCdevkit")
     from spyolo.data.sample import SAMPLE_CLASSES, make_sample
 
-    make_sample(SAMPLE_FOLDER)
+    make_sample(SAMPLE_FOLDER, progress=not args.quiet)
     return config.updated({"data": str(SAMPLE_FOLDER), "classes": SAMPLE_CLASSES})
 
 

@@ -50,7 +50,7 @@ class Dataset:
     data: str = option("", "folder that holds VOCdevkit")
     train: str = option("2007:train+2012:trainval", "splits trained on")
     val: str = option("2007:val", "splits measured on")
-    classes: tuple[str, ...] | None = option(None, "class names in order (on the command line also voc, sample or a file); none: VOC's twenty")
+    classes: tuple[str, ...] | None = option(None, "class names in order (command line: also voc, sample, a file); none: VOC's twenty")
     size: int = option(416, "input side in pixels, a multiple of 32", low=32, high=4096)
     augment: str = option("mosaic", "augmentation preset", choices=("eval", "train", "mosaic"))
     scale: tuple[float, ...] = option((0.5, 1.5), "low,high: size of a training picture against its letterboxed size", low=0.05, high=10)

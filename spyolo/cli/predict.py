@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,9 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"--size must be a multiple of 32, got {args.size}")
     if args.timesteps is not None and args.timesteps < 1:
         raise InputError(f"--timesteps must be at least 1, got {args.timesteps}")
+    source = Path(args.source)
+    if Path(args.out).resolve() == (source if source.is_dir() else source.parent).resolve():
+        raise InputError(f"--out {args.out} is where the pictures come from; they would be overwritten")
     for name in ("confidence", "nms_iou"):
         if not 0 <= getattr(args, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(args, name)}")
@@ -82,15 +86,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         device=choose_device(args.device), amp=args.amp,
     )  # fmt: skip
     out, found, bad = Path(args.out), {}, 0
+    stems = Counter(path.stem for path in pictures)
     for path in tqdm(pictures, "predicting", disable=len(pictures) < 2, leave=False):
+        name = path.stem if stems[path.stem] == 1 else path.name  # a.jpg and a.png are two pictures
         try:
             image = read_image(path)
         except InputError as error:
             bad += 1
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue
-        seen = found[path.stem] = predictor.predict(image)
-        save_image(out / f"{path.stem}.jpg", draw_boxes(image, seen.boxes, seen.labels, predictor.classes, seen.scores))
+        seen = found[name] = predictor.predict(image)
+        save_image(out / f"{name}.jpg", draw_boxes(image, seen.boxes, seen.labels, predictor.classes, seen.scores))
         if len(pictures) == 1:
             print("\n".join(lines(seen, predictor.classes)) or "nothing seen")
     write_coco_json(out / "predictions.json", found, predictor.classes)

@@ -4,6 +4,7 @@
     tools/eval.py --predictions results/ --data DEVKIT --split 2007:val          VOC's text files, comp4_det_test_CLASS.txt
     tools/eval.py --weights best.safetensors --data DEVKIT --out runs/eval --report
     tools/eval.py --weights best.safetensors --data DEVKIT --timesteps 1..8      after every step, all from one pass
+    tools/eval.py --weights best.safetensors --data DEVKIT --stream              on pseudo-video, the state carried from frame to frame
 
 VOC07 (11-point), VOC10+ (area) and COCO AP are reported under their own names, with the protocol beside them.
 """
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spyolo.cli.eval_stream import add_stream_options, stream_score
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
 
@@ -59,8 +61,9 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--workers", type=int, default=-1, metavar="N", help="loader processes [chosen by the number of cores]")
     model.add_argument("--energy-pictures", type=int, metavar="N", help="count operations on the first N pictures only; 0: none [all]")
     model.add_argument("--latency", action="store_true", help="also time one picture at a time after every step")
-
     model.add_argument("--compare", metavar="FILE", help="metrics.json of another detector, such as the ANN twin, to show beside this one")
+
+    add_stream_options(model)
 
     out = p.add_argument_group("output")
     out.add_argument("--out", metavar="DIR", help=f"folder for metrics.json and, with --report, report.html and plots/ [--weights: {OUT}]")
@@ -75,6 +78,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     checked(args)
+    if args.stream:
+        return stream_score(args)
     measured = measure(args)
     result, metrics = judge(args, measured)
     metrics["warnings"] = told_about(measured, result)
@@ -116,6 +121,12 @@ def checked(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be at least {low}, got {value}")
     if args.predictions and (args.timesteps or args.limit or args.size or args.recalibrate or args.latency):
         raise InputError("--timesteps, --limit, --size, --recalibrate and --latency need a detector: --weights, not --predictions")
+    if args.stream and not args.weights:
+        raise InputError("--stream needs a detector: --weights")
+    if args.stream and not (args.timesteps or "1").isdigit():
+        raise InputError("--stream takes one number as --timesteps: the steps of its fresh mode")
+    if args.stream_clips < 1:
+        raise InputError(f"--stream-clips must be at least 1, got {args.stream_clips}")
     if args.predictions and args.compare:
         raise InputError("--compare goes with --weights")
     args.other = compared_with(args.compare) if args.compare else None

@@ -1,0 +1,66 @@
+"""The `--stream` part of `eval`: pseudo-video from the split, the detector in streaming and in fresh mode, the ANN twin frame by frame."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spyolo.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from spyolo.detection import SpikingYOLO
+
+
+def add_stream_options(group: Any) -> None:
+    """Options of the stream score, on an argparse group."""
+    group.add_argument("--stream", action="store_true", help="score on pseudo-video made from the split instead: pans, zooms, cuts")
+    group.add_argument("--stream-clips", type=int, default=16, metavar="N", help="clips of 3 shots of 8 frames [%(default)s]")
+    group.add_argument("--twin", metavar="FILE", help="weights of the ANN twin, run frame by frame beside the detector")
+
+
+def stream_score(args: argparse.Namespace) -> int:
+    """Run the modes on the same frames, print the table, write stream.json."""
+    from spyolo.builders import choose_device
+    from spyolo.checkpoint import load_detector
+    from spyolo.cli.eval import OUT, open_set
+    from spyolo.evaluation.files import write_json
+    from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
+    from spyolo.evaluation.video import PseudoVideo
+
+    detector, info = load_detector(args.weights, weights=args.weights_of)
+    voc, _ = open_set(args, info.classes)
+    device, size = choose_device(args.device), args.size or info.size
+    steps = int(args.timesteps or info.timesteps)
+    read = reader(detector.to(device), args)
+    modes = {"carried, 1 step": carried(detector, read), "fresh, 1 step": fresh(detector, 1, read)}
+    if steps > 1:
+        modes[f"fresh, {steps} steps"] = fresh(detector, steps, read)
+    if args.twin:
+        twin, other = load_detector(args.twin)
+        if twin.spiking or other.classes != info.classes:
+            raise InputError(f"{args.twin}: --twin needs weights of yolov4_tiny with the same classes")
+        modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), args))
+    video = PseudoVideo(voc, size=size, clips=args.stream_clips)
+    result = run_stream(video, modes, info.classes, device=device, progress=not args.quiet)
+    result["protocol"] |= {"split": args.split, "weights": args.weights, "twin": args.twin, "size": size}
+    print(format_stream(result))
+    path = Path(args.json or Path(args.out or OUT) / "stream.json")
+    write_json(path, result)
+    print(f"wrote {path}")
+    return 0
+
+
+def reader(detector: SpikingYOLO, args: argparse.Namespace) -> Any:
+    """Raw predictions -> detections in frame pixels, on the CPU."""
+    from spyolo.cli.eval_model import floor_of
+    from spyolo.detection import postprocess
+
+    boxes = partial(
+        postprocess, anchors=detector.anchors, strides=detector.strides, confidence=floor_of(args), nms_iou=args.nms,
+        max_detections=args.max_detections,
+    )  # fmt: skip
+    return lambda predictions: [d.to("cpu") for d in boxes(predictions)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,7 @@ from spyolo.errors import InputError
 from spyolo.files import replace_file
 
 WEIGHTS_OF = ("w", "average", "ema")
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,40 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     """
     if metadata.get("format") != "spyolo-1":
         raise InputError(f"{path}: its metadata has no spyolo description, so it does not say which detector it belongs to")
+    spec = checked_field(metadata, "spec", path, spec_from)
+    classes = checked_field(metadata, "classes", path, names_from)
+    if len(classes) != spec.num_classes:
+        raise InputError(f"{path}: its metadata names {len(classes)} classes, its detector has {spec.num_classes}")
+    size = checked_field(metadata, "size", path, lambda v: whole(v, 32))
+    timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, 1))
+    return WeightsInfo(spec, classes, size, timesteps, *(checked_field(metadata, k, path, dict) for k in ("metrics", "notes")))
+
+
+def checked_field(metadata: Mapping[str, str], name: str, path: str | Path, read: Callable[[Any], T]) -> T:
+    """A field of the metadata, decoded and read. Raises InputError naming the field."""
+    if name not in metadata:
+        raise InputError(f"{path}: field {name!r} of its metadata is missing")
     try:
-        spec = json.loads(metadata["spec"])
-        spec["units"] = Units(**spec["units"])
-        spec["anchors"] = tuple(tuple(a) for a in spec["anchors"])
-        spec["masks"] = tuple(tuple(m) for m in spec["masks"])
-        rest = {k: json.loads(metadata[k]) for k in ("classes", "size", "timesteps", "metrics", "notes")}
-        return WeightsInfo(DetectorSpec(**spec), tuple(rest.pop("classes")), **rest)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: its metadata field is missing or malformed: {error}") from error
+        return read(json.loads(metadata[name]))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: field {name!r} of its metadata is malformed ({error})") from error
+
+
+def spec_from(tree: dict[str, Any]) -> DetectorSpec:
+    anchors, masks = (tuple(tuple(row) for row in tree[name]) for name in ("anchors", "masks"))
+    return DetectorSpec(**tree | {"units": Units(**tree["units"]), "anchors": anchors, "masks": masks})
+
+
+def names_from(names: list[str]) -> tuple[str, ...]:
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError(f"a list of names is wanted, not {names!r}")
+    return tuple(names)
+
+
+def whole(value: int, multiple_of: int) -> int:
+    if not isinstance(value, int) or value < 1 or value % multiple_of:
+        raise ValueError(f"a multiple of {multiple_of} is wanted, not {value!r}")
+    return value
 
 
 def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dtype: torch.dtype | None = None) -> None:
@@ -120,6 +146,8 @@ def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = 
     info = info_from_metadata(metadata, path)
     if weights not in WEIGHTS_OF:
         raise InputError(f"weights must be one of {', '.join(WEIGHTS_OF)}; got {weights!r}")
+    if weights != "w" and not any(k.startswith(f"{weights}.") for k in tensors):
+        raise InputError(f"{path}: holds one set of weights, not {weights!r} beside it as a training checkpoint (last.safetensors) does")
     state = detector_tensors(tensors, weights)
     try:
         detector = SpikingYOLO(info.spec)
@@ -147,10 +175,13 @@ def initialise(detector: SpikingYOLO, path: str | Path) -> list[str]:
     tensors, metadata = load_tensors(path)
     state = detector_tensors(tensors, "ema" if any(k.startswith("ema.") for k in tensors) else "w")
     wanted = detector.state_dict()
-    heads = [k for k in state if k.startswith("heads.") and k in wanted and state[k].shape != wanted[k].shape]
-    if heads:
-        there = len(json.loads(metadata.get("classes", "[]")))
-        raise InputError(f"{path}: weights for {there} classes, the detector has {detector.spec.num_classes} ({heads[0]} differs)")
+    for name in (k for k in wanted if k.startswith("heads.") and k in state and state[k].shape != wanted[k].shape):
+        here, there = tuple(wanted[name].shape), tuple(state[name].shape)
+        if here[:1] == there[:1]:
+            raise InputError(f"{path}: weights of another width ({name} has shape {there}, the detector's {here})")
+        classes = checked_field(metadata, "classes", path, names_from) if "classes" in metadata else None
+        count = "another number of" if classes is None else len(classes)
+        raise InputError(f"{path}: weights for {count} classes, the detector has {detector.spec.num_classes} ({name} differs)")
     fitting = {k: v.to(wanted[k].dtype) for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
     if not fitting:
         raise InputError(f"{path}: no tensor fits this detector")

@@ -156,9 +156,10 @@ def test_the_reference_masks_waste_one_and_share_one(truth):
     assert used(truth, REFERENCE_MASKS) == [{0}, {0}, {1}, {2, 3}, {4}, {5}]
 
 
-def test_anchors_scale_with_the_longer_side(truth):
-    # At 64 x 128 the anchors are 32 and 96 pixels.
-    scales = assign([truth(square(40, 30, 32))], ANCHORS, STRIDES, (64, 128), factor=1.1).scales
+@pytest.mark.parametrize("size", [(64, 128), (128, 64)])
+def test_anchors_scale_with_the_longer_side(truth, size: tuple[int, int]):
+    # The anchors are then 32 and 96 pixels.
+    scales = assign([truth(square(40, 30, 32))], ANCHORS, STRIDES, size, factor=1.1).scales
     assert cells(scales[0]) == {(2, 1), (3, 1), (2, 2)} and len(scales[1].labels) == 0
 
 

@@ -184,7 +184,8 @@ def test_ties_fall_the_same_way_every_time():
     assert len(first) == 7
 
 
-def test_anchors_grow_with_the_input():
-    predictions = torch.zeros(1, 6, 4, 8), torch.zeros(1, 6, 2, 4)  # 64 x 128
+@pytest.mark.parametrize("h, w", [(64, 128), (128, 64)])
+def test_anchors_grow_with_the_longer_side(h: int, w: int):
+    predictions = [torch.zeros(1, 6, h // s, w // s) for s in STRIDES]
     boxes, _, _ = decode(predictions, ANCHORS, STRIDES)
     assert (boxes[0, 0, 2:] - boxes[0, 0, :2]).tolist() == [32, 64]  # a quarter and a half of the longer side

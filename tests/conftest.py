@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from spyolo.config import Config
 from spyolo.data.annotation import Annotation, Thing, write_annotation
+from spyolo.neurons.fused import Compiling
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiler() -> Iterator[bool]:
+    """Nothing is compiled: these networks are through before their kernels would be. Yields whether kernels could be."""
+    before = Compiling.enabled
+    Compiling.enabled = False
+    yield before
+    Compiling.enabled = before
+
+
+@pytest.fixture(autouse=True)
+def compiler_on_request(request: pytest.FixtureRequest, compiler: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that hold the compiled step to the plain one have a fixture `compiling`, which decides."""
+    if "compiling" in request.fixturenames:
+        monkeypatch.setattr(Compiling, "enabled", compiler)
 
 
 class MakeDevkit(Protocol):
@@ -40,3 +59,23 @@ def sample_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from spyolo.data import make_sample
 
     return make_sample(tmp_path_factory.mktemp("sample"), pictures=20, seed=0)
+
+
+class TinyConfig(Protocol):
+    def __call__(self, **changes: Any) -> Config: ...
+
+
+@pytest.fixture
+def tiny_config(tmp_path: Path, sample_root: Path) -> TinyConfig:
+    """`tiny_config(epochs=3)` -> a run of seconds: 16 pictures at 64 pixels, a network of width 0.05, into tmp_path/run."""
+    from spyolo.data import SAMPLE_CLASSES
+
+    def make(**changes: Any) -> Config:
+        tiny = {
+            "data": str(sample_root), "classes": SAMPLE_CLASSES, "train": "2007:train", "val": "2007:val", "size": 64, "width": 0.05,
+            "timesteps": 2, "epochs": 2, "batch": 4, "workers": 0, "amp": "none", "device": "cpu", "eval_every": 1, "recalibrate": 1,
+            "out": str(tmp_path / "run"),
+        }  # fmt: skip
+        return Config().updated(tiny | changes)
+
+    return make

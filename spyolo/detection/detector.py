@@ -14,6 +14,7 @@ from spyolo.detection.backbone import Backbone
 from spyolo.detection.blocks import CellStates, StepRunner, Units
 from spyolo.detection.head import Head, ReadoutState
 from spyolo.detection.neck import Neck
+from spyolo.neurons import LTCUnit
 
 Predictions = tuple[Tensor, ...]  # logits of each scale, stride 16 first: [B, A * (5 + classes), H, W]
 
@@ -39,6 +40,15 @@ class DetectorSpec:
     anchors: tuple[tuple[float, float], ...] = DEFAULT_ANCHORS
     masks: tuple[tuple[int, ...], ...] = DEFAULT_MASKS
 
+    def __post_init__(self) -> None:
+        for name, least in (("num_classes", 1), ("depth", 0), ("in_channels", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not self.width > 0:
+            raise ValueError(f"width must be positive, got {self.width}")
+        if not self.units.threshold > 0:
+            raise ValueError(f"threshold must be positive, got {self.units.threshold}")
+
 
 class SpikingYOLO(nn.Module):
     """Detector of LTC spiking neurons (or, with LeakyReLU units, its ANN twin YOLOv4-tiny).
@@ -57,6 +67,8 @@ class SpikingYOLO(nn.Module):
         self.strides = self.backbone.strides
         if len(shapes) != len(self.strides):
             raise ValueError(f"masks must name the anchors of {len(self.strides)} scales, got {len(shapes)}: {spec.masks}")
+        for seed, unit in enumerate(m for m in self.modules() if isinstance(m, LTCUnit)):
+            unit.seed = seed  # with `start="uniform"`, layers of one shape shall not start alike
         self.heads = nn.ModuleList(
             Head(c, len(a), spec.num_classes, spec.readout) for c, a in zip(self.neck.out_channels, shapes, strict=True)
         )

@@ -63,7 +63,7 @@ class LTCUnit(nn.Module):
 
     def forward(self, current: Tensor, state: LTCState) -> tuple[Tensor, LTCState]:
         logit = self.gate(current, state.u)
-        if self.fused and self.adaptation_gate is None:
+        if self.fused and self.adaptation_gate is None and not torch.compiler.is_compiling():  # an export shall see plain operations
             state = fused_ltc_step(
                 current, logit, state, threshold=self.threshold, detach_reset=self.detach_reset, surrogate=self.surrogate
             )
@@ -163,5 +163,5 @@ def dense_ltc(
     return Cell(
         nn.Linear(inputs, features),
         LTCUnit(build_gate(gate, features), adaptation_gate=build_gate(gate, features) if adaptive else None, **unit),
-        nn.Linear(features, features) if recurrent else None,
+        nn.Linear(features, features, bias=False) if recurrent else None,  # the input synapse has the bias
     )

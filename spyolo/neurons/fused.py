@@ -3,7 +3,7 @@
 `ltc_step` written in tensor operations reads and writes each neuron some forty times, forward and back, and keeps a dozen tensors for
 the backward pass. Here the forward keeps its three inputs only (current, gate logit, membrane) and the backward recomputes the rest.
 torch.compile turns each of the two functions below into one loop (C++ on the CPU, Triton on CUDA); where it cannot, they run as they are.
-The same numbers as `ltc_step` with a constant threshold, which stays the oracle.
+The same numbers as `ltc_step` with a constant threshold, which stays the oracle; second derivatives, torch.func and export take that one.
 """
 
 from __future__ import annotations
@@ -72,9 +72,11 @@ class Compiling:
 
     @classmethod
     def run(cls, which: int, *args: Any) -> tuple[Tensor, ...]:
-        if cls.enabled and not torch.compiler.is_compiling():
+        if cls.enabled:
             try:
                 return kernels(True)[which](*args)
+            except torch.OutOfMemoryError:
+                raise
             except Exception as error:  # torch.compile raises many types: no C++ compiler, no Triton, an unsupported platform
                 cls.enabled = False
                 reason = str(error).strip().splitlines()[0][:200]

@@ -87,10 +87,10 @@ def test_recurrent_weights_carry_the_spikes_of_the_step_before():
 
 
 def test_dense_ltc_parameters():
-    # Synapse 2 -> 128, recurrent 128 -> 128, and one gate each for membrane and adaptation, 2 * 128 -> 128; all with bias.
+    # Synapse 2 -> 128, recurrent 128 -> 128, and one gate each for membrane and adaptation, 2 * 128 -> 128; all but the recurrent one with bias.
     cell = dense_ltc(2, 128)
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in cell.named_children()}
-    assert parts == {"synapse": 3 * 128, "unit": 2 * (256 * 128 + 128), "recurrent": 128 * 128 + 128}
+    assert parts == {"synapse": 3 * 128, "unit": 2 * (256 * 128 + 128), "recurrent": 128 * 128}
 
 
 def test_adaptation_starts_at_b_start():

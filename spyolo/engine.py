@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torchvision.ops import clip_boxes_to_image
 from tqdm import tqdm
 
 from spyolo.boxes import Detections, Objects
-from spyolo.data import DetectionDataset, load_batches
+from spyolo.data import DetectionDataset, Letterbox, load_batches
 from spyolo.detection import DetectionLoss, DetectorState, LossParts, SpikingYOLO, Targets, firing_rates, postprocess, rate_penalty
 from spyolo.learning import Rule
 from spyolo.neurons import detach, frozen_statistics, norms
@@ -163,10 +164,15 @@ def detect(
                     predictions, detector.anchors, detector.strides, confidence=confidence, nms_iou=nms_iou,
                     max_detections=max_detections, one_class_per_box=one_class_per_box,
                 )  # fmt: skip
-                for name, letterbox, d in zip(batch.ids, batch.letterboxes, detections):
-                    d = d.to("cpu")
-                    found[t][name] = d.with_boxes(letterbox.to_picture(d.boxes))
+                for name, place, d in zip(batch.ids, batch.letterboxes, detections):
+                    found[t][name] = in_picture(d.to("cpu"), place, *dataset.voc.size(dataset.voc.index(name)))
     return found
+
+
+def in_picture(found: Detections, place: Letterbox, width: int, height: int) -> Detections:
+    """Detections on a canvas -> in the pixels of its picture and clipped to it; what lies beside the picture, on the grey, is none."""
+    boxes = clip_boxes_to_image(place.to_picture(found.boxes), (height, width))
+    return found.with_boxes(boxes)[(boxes[:, 2:] > boxes[:, :2]).all(1)]
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import letterbox
 from spyolo.detection import DetectorState, SpikingYOLO, postprocess
-from spyolo.engine import autocast
+from spyolo.engine import autocast, in_picture
 
 
 class Predictor:
@@ -63,7 +63,7 @@ class Predictor:
         canvas, place = letterbox(image, self.size)
         with autocast(self.device, self.amp):
             found = [self._read(predictions) for predictions, _ in self.detector.run(self._tensor(canvas), self.timesteps)]
-        return [d.with_boxes(place.to_picture(d.boxes)) for d in found]
+        return [in_picture(d, place, image.shape[1], image.shape[0]) for d in found]
 
     @torch.inference_mode()
     def step(self, image: np.ndarray, state: DetectorState | None = None) -> tuple[Detections, DetectorState]:
@@ -72,7 +72,7 @@ class Predictor:
         with autocast(self.device, self.amp):
             predictions, state = self.detector(self._tensor(canvas), state)
             found = self._read(predictions)
-        return found.with_boxes(place.to_picture(found.boxes)), state
+        return in_picture(found, place, image.shape[1], image.shape[0]), state
 
     def stream(self, frames: Iterable[np.ndarray]) -> Iterator[Detections]:
         """Boxes of each frame, one step a frame, from neurons at rest."""

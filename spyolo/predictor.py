@@ -10,7 +10,7 @@ import torch
 
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, load_detector
-from spyolo.data import letterbox
+from spyolo.data import letterbox, read_image
 from spyolo.detection import DetectorState, SpikingYOLO, postprocess
 from spyolo.engine import autocast, in_picture
 
@@ -19,7 +19,11 @@ class Predictor:
     """A detector with its classes, input size and thresholds.
 
     `predict(picture)` shows a still picture for T steps from rest. `stream(frames)` shows each frame once and carries the state from one to
-    the next: a video costs one step a frame.
+    the next: a video costs one step a frame. Nothing is kept here between two calls, so threads may share one; each brings its own state.
+
+        predictor = Predictor.load("weights/best.safetensors", confidence=0.4)
+        found = predictor.predict("photo.jpg")
+        for found in predictor.stream(video_frames("film.mp4")): ...
 
     Args:
         detector: in evaluation mode.
@@ -53,32 +57,42 @@ class Predictor:
     def classes(self) -> tuple[str, ...]:
         return self.info.classes
 
-    def predict(self, image: np.ndarray) -> Detections:
-        """Boxes on a picture, uint8 RGB [H, W, 3], in its own pixels, best first."""
+    def predict(self, image: np.ndarray | str | Path) -> Detections:
+        """Boxes on a picture (uint8 RGB [H, W, 3], or a file), in its own pixels, best first.
+
+        Raises:
+            InputError: a file that cannot be read as a picture.
+        """
         return self.each_step(image)[-1]
 
     @torch.inference_mode()
-    def each_step(self, image: np.ndarray) -> list[Detections]:
+    def each_step(self, image: np.ndarray | str | Path) -> list[Detections]:
         """What is seen after each of the T steps: T detections of the same picture."""
+        image = image if isinstance(image, np.ndarray) else read_image(image)
         canvas, place = letterbox(image, self.size)
         with autocast(self.device, self.amp):
             found = [self._read(predictions) for predictions, _ in self.detector.run(self._tensor(canvas), self.timesteps)]
         return [in_picture(d, place, image.shape[1], image.shape[0]) for d in found]
 
     @torch.inference_mode()
-    def step(self, image: np.ndarray, state: DetectorState | None = None) -> tuple[Detections, DetectorState]:
-        """One step on one frame: boxes and the state to hand in with the next frame (of the same size)."""
+    def step(self, image: np.ndarray, state: DetectorState | None = None, steps: int = 1) -> tuple[Detections, DetectorState]:
+        """Show one frame for `steps` steps: boxes, and the state to hand in with the next frame (of any size)."""
+        if steps < 1:
+            raise ValueError(f"steps must be at least 1, got {steps}")
         canvas, place = letterbox(image, self.size)
         with autocast(self.device, self.amp):
-            predictions, state = self.detector(self._tensor(canvas), state)
+            current = self.detector.encode(self._tensor(canvas))
+            for _ in range(steps):
+                predictions, state = self.detector.step(current, state)
             found = self._read(predictions)
+        assert state is not None
         return in_picture(found, place, image.shape[1], image.shape[0]), state
 
-    def stream(self, frames: Iterable[np.ndarray]) -> Iterator[Detections]:
-        """Boxes of each frame, one step a frame, from neurons at rest."""
+    def stream(self, frames: Iterable[np.ndarray], steps: int = 1) -> Iterator[Detections]:
+        """Boxes of each frame, `steps` steps a frame, from neurons at rest before the first."""
         state: DetectorState | None = None
         for frame in frames:
-            found, state = self.step(frame, state)
+            found, state = self.step(frame, state, steps)
             yield found
 
     def _tensor(self, canvas: np.ndarray) -> torch.Tensor:

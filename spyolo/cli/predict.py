@@ -2,106 +2,217 @@
 
     tools/predict.py --weights runs/voc/best.safetensors --source photo.jpg --out seen
     tools/predict.py --weights runs/voc/best.safetensors --source folder --confidence 0.4 --timesteps 4
+    tools/predict.py --weights runs/voc/best.safetensors --source "holiday/**/*.jpg" --write pictures,csv,voc
+    tools/predict.py --weights runs/voc/best.safetensors --source film.mp4
+    tools/predict.py --weights runs/voc/best.safetensors --source 0 --write jsonl --frames 500
+    tools/predict.py --weights runs/voc/best.safetensors --source rtsp://10.0.0.7/door
 
-The folder --out gets each picture with its boxes (same name, .jpg) and predictions.json (COCO results format). A picture that cannot be
-read is told and left out; the others are done.
+Pictures are shown for T steps each, from rest. A video, a camera or a network stream is shown one step a frame and the neurons' state is
+carried over (--fresh: T steps a frame, from rest); of a camera or stream the newest frame is taken, older ones are dropped. Ctrl-C ends
+it and keeps what was written.
+
+The folder --out gets what --write names: `pictures` (with their boxes: same name, .jpg; or the annotated video), `coco` (predictions.json,
+COCO results format), `jsonl`, `csv`, `voc` (one XML a picture or frame). A picture that cannot be read is told and left out; the others
+are done.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
-from collections.abc import Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.options import Parser
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
-    from spyolo.boxes import Detections
+    import numpy as np
 
-ENDINGS = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".gif"}
+    from spyolo.boxes import Detections
+    from spyolo.predictor import Predictor
+    from spyolo.sources import Source
+
+KINDS = ("pictures", "coco", "jsonl", "csv", "voc")
+GUESSED_FPS = 25.0  # of a stream that does not say
 
 
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="predict", description=__doc__)
     p.add_argument("--weights", required=True, help="weights file")
-    p.add_argument("--source", required=True, help="picture, or folder of pictures")
-    p.add_argument("--out", default="runs/predict", help="folder for annotated pictures and predictions.json [%(default)s]")
+    p.add_argument("--source", required=True, help="picture, folder, pattern, video, camera number, or address of a stream")
+    p.add_argument("--out", default="runs/predict", help="folder for what is written [%(default)s]")
+    p.add_argument("--write", default="pictures,coco", help=f"what to write, of {', '.join(KINDS)} [%(default)s]")
     p.add_argument("--confidence", type=float, default=0.3, help="floor on scores [%(default)s]")
     p.add_argument("--nms-iou", type=float, default=0.5, help="overlap above which the worse box of a class is dropped [%(default)s]")
     p.add_argument("--timesteps", type=int, help="steps a picture is shown [as trained]")
+    p.add_argument("--steps-per-frame", type=int, default=1, help="steps each frame of a video or stream is shown [%(default)s]")
+    p.add_argument("--fresh", action="store_true", help="no state carried over: every frame is a picture of its own")
+    p.add_argument("--frames", type=int, help="stop a video or stream after so many frames")
+    p.add_argument("--video-format", choices=("webm", "mp4", "avi"), default="webm", help="of the annotated video [%(default)s]")
     p.add_argument("--size", type=int, help="input side, a multiple of 32 [as trained]")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda ... [%(default)s]")
     p.add_argument("--amp", choices=("none", "bf16"), default="none", help="autocast [%(default)s]")
     return p
 
 
-def sources(source: str) -> list[Path]:
-    """The pictures meant.
-
-    Raises:
-        InputError: nothing there, or a folder without pictures.
-    """
-    path = Path(source)
-    if path.is_file():
-        return [path]
-    if not path.is_dir():
-        raise InputError(f"{source}: no such picture or folder")
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in ENDINGS)
-    if not found:
-        raise InputError(f"{source}: no pictures here (looked for {', '.join(sorted(ENDINGS))})")
-    return found
-
-
 def check(args: argparse.Namespace) -> None:
     if args.size is not None and (args.size < 32 or args.size % 32):
         raise InputError(f"--size must be a multiple of 32, got {args.size}")
-    if args.timesteps is not None and args.timesteps < 1:
-        raise InputError(f"--timesteps must be at least 1, got {args.timesteps}")
-    source = Path(args.source)
-    if Path(args.out).resolve() == (source if source.is_dir() else source.parent).resolve():
-        raise InputError(f"--out {args.out} is where the pictures come from; they would be overwritten")
+    for name in ("timesteps", "steps_per_frame", "frames"):
+        if getattr(args, name) is not None and getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    unknown = set(kinds(args)) - set(KINDS)
+    if unknown:
+        raise InputError(f"--write {', '.join(sorted(unknown))}: not known; choose of {', '.join(KINDS)}")
     for name in ("confidence", "nms_iou"):
         if not 0 <= getattr(args, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(args, name)}")
 
 
+def kinds(args: argparse.Namespace) -> list[str]:
+    return [kind.strip() for kind in args.write.split(",") if kind.strip()]
+
+
+def check_places(args: argparse.Namespace, source: Source) -> None:
+    """Pictures are never written over their own source."""
+    folders = {path.parent.resolve() for path in source.pictures}
+    if source.kind == "video":
+        folders.add(Path(str(source.address)).parent.resolve())
+    if Path(args.out).resolve() in folders:
+        raise InputError(f"--out {args.out} is where the pictures come from; they would be overwritten")
+
+
+class Writers:
+    """The outputs asked for, as one: `add` each picture, and close."""
+
+    def __init__(self, args: argparse.Namespace, classes: Sequence[str], stack: ExitStack) -> None:
+        from spyolo.outputs import TABLES
+
+        self.out, self.kinds, self.classes = Path(args.out), kinds(args), classes
+        names = {"jsonl": "predictions.jsonl", "csv": "predictions.csv"}
+        self.tables = [stack.enter_context(TABLES[kind](self.out / names[kind], classes)) for kind in self.kinds if kind in TABLES]
+        self.found: dict[str, Detections] = {}
+        self.pictures = self.boxes = 0
+        if "coco" in self.kinds:
+            stack.callback(self.write_coco)
+
+    def add(self, name: str, file: str, image: np.ndarray, found: Detections, frame: int | None = None) -> None:
+        from spyolo.outputs import write_voc
+
+        size = image.shape[1], image.shape[0]
+        self.pictures, self.boxes = self.pictures + 1, self.boxes + len(found)
+        for table in self.tables:
+            table.add(file, size, found, frame)
+        if "voc" in self.kinds:
+            write_voc(self.out / "annotations" / f"{name}.xml", file, size, found, self.classes)
+        if "coco" in self.kinds:
+            self.found[name] = found
+
+    def write_coco(self) -> None:
+        from spyolo.evaluation.coco_json import write_coco_json
+
+        write_coco_json(self.out / "predictions.json", self.found, self.classes)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     check(args)
-    pictures = sources(args.source)
-    from tqdm import tqdm
+    from spyolo.sources import parse_source
 
+    source = parse_source(args.source)
+    check_places(args, source)
     from spyolo.builders import choose_device
-    from spyolo.data import read_image
-    from spyolo.drawing import draw_boxes, save_image
-    from spyolo.evaluation.coco_json import write_coco_json
     from spyolo.predictor import Predictor
 
     predictor = Predictor.load(
         args.weights, timesteps=args.timesteps, size=args.size, confidence=args.confidence, nms_iou=args.nms_iou,
         device=choose_device(args.device), amp=args.amp,
     )  # fmt: skip
-    out, found, bad = Path(args.out), {}, 0
-    stems = Counter(path.stem for path in pictures)
+    with ExitStack() as stack:
+        writers = Writers(args, predictor.classes, stack)
+        if source.kind != "pictures":
+            return on_frames(args, source, predictor, writers, stack)
+        bad = on_pictures(source.pictures, predictor, writers)
+    print(f"{writers.pictures} picture(s), {writers.boxes} box(es) -> {writers.out}" + (f"; {bad} left out" if bad else ""))
+    return 1 if bad else 0
+
+
+def on_pictures(pictures: Sequence[Path], predictor: Predictor, writers: Writers) -> int:
+    """Predict on each; returns how many could not be read."""
+    from tqdm import tqdm
+
+    from spyolo.data import read_image
+    from spyolo.drawing import draw_boxes, save_image
+
+    bad, stems, taken = 0, Counter(path.stem for path in pictures), Counter[str]()
     for path in tqdm(pictures, "predicting", disable=len(pictures) < 2, leave=False):
         name = path.stem if stems[path.stem] == 1 else path.name  # a.jpg and a.png are two pictures
+        taken[name] += 1
+        name = name if taken[name] == 1 else f"{name}-{taken[name]}"  # so are one/a.jpg and two/a.jpg
         try:
             image = read_image(path)
         except InputError as error:
             bad += 1
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue
-        seen = found[name] = predictor.predict(image)
-        save_image(out / f"{name}.jpg", draw_boxes(image, seen.boxes, seen.labels, predictor.classes, seen.scores))
+        seen = predictor.predict(image)
+        writers.add(name, path.name, image, seen)
+        if "pictures" in writers.kinds:
+            save_image(writers.out / f"{name}.jpg", draw_boxes(image, seen.boxes, seen.labels, predictor.classes, seen.scores))
         if len(pictures) == 1:
             print("\n".join(lines(seen, predictor.classes)) or "nothing seen")
-    write_coco_json(out / "predictions.json", found, predictor.classes)
-    print(f"{len(found)} picture(s), {sum(map(len, found.values()))} box(es) -> {out}" + (f"; {bad} left out" if bad else ""))
-    return 1 if bad else 0
+    return bad
+
+
+def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, writers: Writers, stack: ExitStack) -> int:
+    """Predict on a video or stream, frame by frame, until it or --frames ends or Ctrl-C is pressed."""
+    from tqdm import tqdm
+
+    from spyolo.drawing import draw_boxes
+    from spyolo.outputs import VideoFile
+
+    frames, fps, length = opened(source, stack)
+    film = stack.enter_context(VideoFile(writers.out / f"{source.name}.{args.video_format}", fps)) if "pictures" in writers.kinds else None
+    state, times, number = None, deque[float](maxlen=50), 0
+    bar = stack.enter_context(tqdm(desc="predicting", unit="frame", total=args.frames or length or None, leave=False))
+    try:
+        for number, image in enumerate(frames, 1):
+            began = time.perf_counter()
+            if args.fresh:
+                seen = predictor.predict(image)
+            else:
+                seen, state = predictor.step(image, state, args.steps_per_frame)
+            times.append(time.perf_counter() - began)
+            writers.add(f"{source.name}-{number:06d}", f"{source.name}-{number:06d}.jpg", image, seen, number)
+            if film is not None:
+                film.add(draw_boxes(image, seen.boxes, seen.labels, predictor.classes, seen.scores))
+            bar.update()
+            if number == args.frames:
+                break
+    except KeyboardInterrupt:
+        print("stopped; what was written stays", file=sys.stderr)
+    if not number:
+        raise InputError(f"{args.source}: not one frame arrived")
+    median = sorted(times)[len(times) // 2]
+    print(f"{number} frame(s), {writers.boxes} box(es), {median * 1000:.0f} ms a frame -> {writers.out}")
+    return 0
+
+
+def opened(source: Source, stack: ExitStack) -> tuple[Iterable[np.ndarray], float, int]:
+    """Frames of a video or stream, their rate, and how many there are (0: nobody knows)."""
+    from spyolo.sources import Live, describe, video_frames, video_info
+
+    if source.kind == "video":
+        info = video_info(str(source.address))
+        frames: Iterator[Any] = video_frames(str(source.address))
+        return frames, info.fps or GUESSED_FPS, info.frames
+    live = stack.enter_context(Live(source.address))
+    return live, describe(live.capture).fps or GUESSED_FPS, 0
 
 
 def lines(seen: Detections, classes: Sequence[str]) -> list[str]:

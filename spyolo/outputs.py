@@ -1,0 +1,160 @@
+"""What is made of detections: JSON lines, CSV, VOC XML, annotated video, and other libraries' types.
+
+Tables are written line by line into a file beside the final one, which takes its place when the writer closes: also after Ctrl-C or an
+error, so that nothing already found is lost.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Self, TextIO
+
+import cv2
+import numpy as np
+
+from spyolo.boxes import Detections
+from spyolo.data.annotation import Annotation, Thing, write_annotation
+from spyolo.errors import InputError
+
+COLUMNS = ("picture", "frame", "class", "score", "x1", "y1", "x2", "y2")
+
+
+def rows(found: Detections, classes: Sequence[str]) -> Iterator[tuple[str, float, list[float]]]:
+    """(class, score, [x1, y1, x2, y2]) of each detection, rounded to what is worth writing: 4 and 2 digits."""
+    for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()):
+        yield classes[label], round(score, 4), [round(v, 2) for v in box]
+
+
+class Whole:
+    """A context manager that fills `path` + ".part" and puts it in place when it closes.
+
+    Raises:
+        InputError: the folder or the file cannot be written.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")  # the ending stays: video writers go by it
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.part.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written ({error.strerror or error})") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        if self.part.exists():
+            os.replace(self.part, self.path)
+
+
+class Table(Whole):
+    """A text file that grows by `add(picture, size, found, frame)`; base of the two below."""
+
+    def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
+        super().__init__(path)
+        self.classes = classes
+        try:
+            self.file: TextIO = open(self.part, "w", encoding="utf-8", newline="", buffering=1)  # noqa: SIM115 (closed below)
+        except OSError as error:
+            raise InputError(f"{self.path} cannot be written ({error.strerror or error})") from error
+
+    def add(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None = None) -> None:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        if not self.file.closed:
+            self.file.close()
+            super().close()
+
+
+class JSONLines(Table):
+    """One line a picture or frame: {"picture", "frame", "width", "height", "detections": [{"class", "score", "box"}]}."""
+
+    def add(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None = None) -> None:
+        said = [{"class": name, "score": score, "box": box} for name, score, box in rows(found, self.classes)]
+        line = {"picture": picture, "frame": frame, "width": size[0], "height": size[1], "detections": said}
+        self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+class CSVTable(Table):
+    """One line a detection, under a head of COLUMNS; boxes in picture pixels."""
+
+    def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
+        super().__init__(path, classes)
+        self.csv = csv.writer(self.file, lineterminator="\n")
+        self.csv.writerow(COLUMNS)
+
+    def add(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None = None) -> None:
+        self.csv.writerows((picture, frame, name, score, *box) for name, score, box in rows(found, self.classes))
+
+
+def write_voc(path: Path, picture: str, size: tuple[int, int], found: Detections, classes: Sequence[str]) -> None:
+    """One VOC annotation of what was found: a start for boxing by hand."""
+    things = [Thing(name, (box[0], box[1], box[2], box[3])) for name, _, box in rows(found, classes)]
+    write_annotation(path, Annotation(*size, things), picture, path.parent.name)
+
+
+class VideoFile(Whole):
+    """An annotated video: `add(frame)` RGB uint8 [H, W, 3]. A `.webm` (VP8) plays in every browser, an `.mp4` (MPEG-4) in players.
+
+    Raises:
+        InputError: another ending, or a file that cannot be written.
+    """
+
+    CODECS: ClassVar = {".webm": "VP80", ".mp4": "mp4v", ".avi": "MJPG"}
+
+    def __init__(self, path: str | Path, fps: float) -> None:
+        super().__init__(path)
+        if self.path.suffix.lower() not in self.CODECS:
+            raise InputError(f"{self.path}: videos are written as {', '.join(self.CODECS)}")
+        self.fps, self.size, self.frames = fps, (0, 0), 0
+        self.writer: cv2.VideoWriter | None = None
+
+    def add(self, frame: np.ndarray) -> None:
+        """Frames after the first are fitted to its size (codecs want even sides: an odd last row or column is cut)."""
+        if self.writer is None:
+            self.size = frame.shape[1] // 2 * 2, frame.shape[0] // 2 * 2
+            code = cv2.VideoWriter.fourcc(*self.CODECS[self.path.suffix.lower()])
+            self.writer = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, code, self.fps if self.fps > 0 else 25.0, self.size)
+            if not self.writer.isOpened():
+                raise InputError(f"{self.path} cannot be written as a video of {self.size[0]} x {self.size[1]}; try --video-format mp4")
+        if frame.shape[1] // 2 * 2 != self.size[0] or frame.shape[0] // 2 * 2 != self.size[1]:
+            frame = cv2.resize(frame, self.size)
+        self.writer.write(cv2.cvtColor(frame[: self.size[1], : self.size[0]], cv2.COLOR_RGB2BGR))
+        self.frames += 1
+
+    def close(self) -> None:
+        if self.writer is not None:
+            self.writer.release()
+            self.writer = None
+            super().close()
+
+
+TABLES: dict[str, Callable[[str | Path, Sequence[str]], Table]] = {"jsonl": JSONLines, "csv": CSVTable}
+
+
+def to_supervision(found: Detections, classes: Sequence[str]) -> Any:
+    """As `supervision.Detections`, with the names under data["class_name"].
+
+    Raises:
+        InputError: supervision is not installed.
+    """
+    try:
+        import supervision
+    except ImportError as error:
+        raise InputError("supervision is not installed: pip install supervision") from error
+    labels = found.labels.numpy().astype(int)
+    return supervision.Detections(
+        xyxy=found.boxes.numpy().astype(np.float32), confidence=found.scores.numpy().astype(np.float32), class_id=labels,
+        data={"class_name": np.array([classes[i] for i in labels], dtype=str)},
+    )  # fmt: skip

@@ -1,0 +1,173 @@
+"""Outputs: tables, VOC XML, video and other libraries' types; and the predict command on each kind of source."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spyolo.boxes import Detections
+from spyolo.checkpoint import WeightsInfo, save_weights
+from spyolo.cli import run
+from spyolo.data.annotation import read_annotation
+from spyolo.detection import build_detector
+from spyolo.drawing import save_image
+from spyolo.errors import InputError
+from spyolo.outputs import COLUMNS, CSVTable, JSONLines, VideoFile, to_supervision, write_voc
+from spyolo.predictor import Predictor
+from spyolo.sources import video_frames
+
+CLASSES = ("cat", "dog")
+FOUND = Detections(torch.tensor([[1.0, 2.0, 30.5, 40.0], [0.0, 0.0, 10.0, 60.0]]), torch.tensor([0.9, 0.25]), torch.tensor([1, 0]))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    detector = build_detector("spyv4_lite", 2, width=0.05)
+    path = tmp_path / "tiny.safetensors"
+    save_weights(path, detector, WeightsInfo(detector.spec, CLASSES, size=64, timesteps=2))
+    return path
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    with VideoFile(tmp_path / "in" / "film.webm", 10) as video:
+        for k in range(5):
+            video.add(np.full((48, 64, 3), 40 * k, np.uint8))
+    return tmp_path / "in" / "film.webm"
+
+
+def test_json_lines_hold_a_picture_each(tmp_path: Path) -> None:
+    with JSONLines(tmp_path / "found.jsonl", CLASSES) as table:
+        table.add("a.jpg", (50, 60), FOUND)
+        table.add("b.jpg", (50, 60), Detections.empty(), frame=2)
+    first, second = map(json.loads, (tmp_path / "found.jsonl").read_text().splitlines())
+    assert first["detections"][0] == {"class": "dog", "score": 0.9, "box": [1.0, 2.0, 30.5, 40.0]}
+    assert (first["width"], second["frame"], second["detections"]) == (50, 2, [])
+
+
+def test_csv_holds_a_detection_a_line_and_quotes_names(tmp_path: Path) -> None:
+    with CSVTable(tmp_path / "found.csv", CLASSES) as table:
+        table.add('a, "b".jpg', (50, 60), FOUND)
+    head, *lines = csv.reader((tmp_path / "found.csv").open(newline=""))
+    assert tuple(head) == COLUMNS
+    assert lines[0] == ['a, "b".jpg', "", "dog", "0.9", "1.0", "2.0", "30.5", "40.0"] and len(lines) == 2
+
+
+def test_an_interrupted_table_keeps_its_lines_and_the_file_before_stays_until_then(tmp_path: Path) -> None:
+    path = tmp_path / "found.jsonl"
+    path.write_text("before")
+    with pytest.raises(KeyboardInterrupt), JSONLines(path, CLASSES) as table:
+        table.add("a.jpg", (50, 60), FOUND)
+        assert path.read_text() == "before"
+        raise KeyboardInterrupt
+    assert json.loads(path.read_text())["picture"] == "a.jpg"
+    assert [p.name for p in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+def test_voc_xml_reads_back(tmp_path: Path) -> None:
+    write_voc(tmp_path / "annotations" / "a.xml", "a.jpg", (50, 60), FOUND, CLASSES)
+    read = read_annotation(tmp_path / "annotations" / "a.xml")
+    assert (read.width, read.height) == (50, 60)
+    assert [(thing.name, thing.box) for thing in read.things] == [("dog", (1, 2, 30.5, 40)), ("cat", (0, 0, 10, 60))]
+
+
+@pytest.mark.parametrize("ending", [".webm", ".mp4"])
+def test_a_video_of_odd_sides_is_written(tmp_path: Path, ending: str) -> None:
+    with VideoFile(tmp_path / f"odd{ending}", 10) as video:
+        for _ in range(3):
+            video.add(np.full((49, 65, 3), 90, np.uint8))
+    frames = list(video_frames(tmp_path / f"odd{ending}"))
+    assert len(frames) == 3 and frames[0].shape == (48, 64, 3)
+
+
+def test_a_video_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.gif.*\.webm"):
+        VideoFile(tmp_path / "a.gif", 10)
+
+
+def test_supervision_gets_the_same_boxes() -> None:
+    pytest.importorskip("supervision")
+    theirs = to_supervision(FOUND, CLASSES)
+    assert theirs.xyxy.tolist() == FOUND.boxes.tolist()
+    assert list(theirs.data["class_name"]) == ["dog", "cat"]
+
+
+def test_steps_a_frame_from_rest_are_the_picture_shown_so_long(weights: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    predictor = Predictor.load(weights, timesteps=3, confidence=0.0)
+    at_once, _ = predictor.step(image, steps=3)
+    one_by_one = list(predictor.stream([image] * 3))[-1]
+    assert torch.equal(at_once.boxes, predictor.predict(image).boxes)
+    assert torch.equal(at_once.scores, one_by_one.scores)
+
+
+def test_a_picture_may_be_given_as_a_file(weights: Path, tmp_path: Path) -> None:
+    image = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    save_image(tmp_path / "a.png", image)
+    predictor = Predictor.load(weights, confidence=0.0)
+    assert torch.equal(predictor.predict(tmp_path / "a.png").boxes, predictor.predict(image).boxes)
+
+
+def predict(weights: Path, source: object, out: Path, *more: str) -> int:
+    return run("predict", ["--weights", str(weights), "--source", str(source), "--out", str(out), "--confidence", "0.0", *more])
+
+
+def test_predict_writes_every_kind_for_a_folder(weights: Path, tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save_image(tmp_path / "in" / name, np.full((40, 50, 3), 99, np.uint8))
+    out = tmp_path / "out"
+    assert predict(weights, tmp_path / "in", out, "--write", "pictures,coco,jsonl,csv,voc") == 0
+    written = {str(p.relative_to(out)) for p in out.rglob("*.*")}
+    wanted = {"a.jpg", "b.jpg", "predictions.json", "predictions.jsonl", "predictions.csv", "annotations/a.xml", "annotations/b.xml"}
+    assert written == wanted
+
+
+def test_predict_turns_a_video_into_an_annotated_one(weights: Path, film: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert predict(weights, film, out, "--write", "pictures,jsonl") == 0
+    assert len(list(video_frames(out / "film.webm"))) == 5
+    assert [json.loads(line)["frame"] for line in (out / "predictions.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
+
+
+def test_state_is_carried_from_frame_to_frame_unless_fresh(weights: Path, film: Path, tmp_path: Path) -> None:
+    def scores(*more: str) -> list[float]:
+        assert predict(weights, film, tmp_path / "out", "--write", "jsonl", "--frames", "3", *more) == 0
+        last = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[-1]
+        return [d["score"] for d in json.loads(last)["detections"]]
+
+    predictor, frames = Predictor.load(weights, confidence=0.0), list(video_frames(film))[:3]
+    assert scores() == pytest.approx(list(predictor.stream(frames))[-1].scores.tolist(), abs=1e-4)
+    assert scores("--fresh") == pytest.approx(predictor.predict(frames[-1]).scores.tolist(), abs=1e-4)
+
+
+def test_two_folders_pictures_of_one_name_both_get_their_boxes(weights: Path, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        save_image(tmp_path / "in" / folder / "a.png", np.full((40, 50, 3), 99, np.uint8))
+    assert predict(weights, tmp_path / "in" / "*" / "a.png", tmp_path / "out") == 0
+    assert len(list((tmp_path / "out").glob("*.jpg"))) == 2
+
+
+@pytest.mark.parametrize(("more", "told"), [(("--write", "pictures,gif"), "gif"), (("--steps-per-frame", "0"), "--steps-per-frame")])
+def test_bad_options_are_one_line(
+    weights: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], told: str
+) -> None:
+    assert predict(weights, film, tmp_path / "out", *more) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_video_is_never_written_over_itself(weights: Path, film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = film.read_bytes()
+    assert predict(weights, film, film.parent) == 2
+    assert "overwritten" in capsys.readouterr().err and film.read_bytes() == before
+
+
+def test_an_empty_video_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    assert predict(weights, tmp_path / "empty.mp4", tmp_path / "out") == 2
+    assert "the file is empty" in capsys.readouterr().err

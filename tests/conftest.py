@@ -65,16 +65,16 @@ class TinyConfig(Protocol):
     def __call__(self, **changes: Any) -> Config: ...
 
 
-@pytest.fixture
-def tiny_config(tmp_path: Path, sample_root: Path) -> TinyConfig:
-    """`tiny_config(epochs=3)` -> a run of seconds: 16 pictures at 64 pixels, a network of width 0.05, into tmp_path/run."""
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory, sample_root: Path) -> TinyConfig:
+    """`tiny_config(epochs=3)` -> a run of seconds: 16 pictures at 64 pixels, the narrowest network, into a new folder each time."""
     from spyolo.data import SAMPLE_CLASSES
 
     def make(**changes: Any) -> Config:
         tiny = {
             "data": str(sample_root), "classes": SAMPLE_CLASSES, "train": "2007:train", "val": "2007:val", "size": 64, "width": 0.05,
             "timesteps": 2, "epochs": 2, "batch": 4, "workers": 0, "amp": "none", "device": "cpu", "eval_every": 1, "recalibrate": 1,
-            "out": str(tmp_path / "run"),
+            "out": str(tmp_path_factory.mktemp("tiny") / "run"),
         }  # fmt: skip
         return Config().updated(tiny | changes)
 

@@ -100,13 +100,12 @@ class EpochOrder(Sampler[list[int]]):
 
 def detector(config: Config, num_classes: int) -> SpikingYOLO:
     """The config's detector with weights drawn from its seed."""
-    chosen = {k: getattr(config, k) for k in ("readout", "kind", "gate") if getattr(config, k) is not None}
+    chosen = {k: getattr(config, k) for k in ("readout", "kind", "gate", "threshold", "surrogate") if getattr(config, k) is not None}
     if config.anchors is not None:
         chosen["anchors"] = tuple(zip(config.anchors[::2], config.anchors[1::2]))
     torch.manual_seed(config.seed)
     return build_detector(
-        config.detector, num_classes, width=config.width, depth=config.depth, norm=config.norm, threshold=config.threshold,
-        detach_reset=config.detach_reset, start=config.start, **chosen,
+        config.detector, num_classes, width=config.width, depth=config.depth, norm=config.norm, detach_reset=config.detach_reset, start=config.start, **chosen,
     )  # fmt: skip
 
 

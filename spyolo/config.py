@@ -39,7 +39,11 @@ class Network:
         None, "what sets tau; none: the detector's own", choices=("conv", "depthwise", "pointwise", "static")
     )
     norm: str = option("batch", "norm of the currents, shared over the steps", choices=("batch", "renorm"))
-    threshold: float = option(1.0, "firing threshold; lower learns faster and fires more", low=1e-3)
+    threshold: float | None = option(None, "firing threshold; none: the detector's own", low=1e-3)
+    surrogate: str | None = option(
+        None, "stand-in for the derivative of a spike; none: the detector's own",
+        choices=("multi_gaussian", "triangle", "rectangle", "arctan", "fast_sigmoid", "sigmoid_prime", "tanh_prime"),
+    )  # fmt: skip
     detach_reset: bool = option(False, "keep the gradient out of the reset")
     start: str = option("zeros", "membranes before the first step", choices=("zeros", "uniform"))
     anchors: tuple[float, ...] | None = option(None, "w,h pairs at 416 pixels (tools/anchors.py fits them); none: YOLOv4-tiny's six")
@@ -88,7 +92,7 @@ class Learning:
 class Loss:
     box_gain: float = option(3.0, "weight of the CIoU term", low=0)
     objectness_gain: float = option(1.0, "weight of the objectness term", low=0)
-    class_gain: float = option(1.0, "weight of the class term", low=0)
+    class_gain: float = option(4.0, "weight of the class term", low=0)
     smoothing: float = option(0.0, "label smoothing of the class targets", low=0, high=0.5)
     iou_target: float = option(0.0, "objectness target of a positive: 0 means 1, 1 means its box's IoU", low=0, high=1)
     shape_factor: float = option(4.0, "largest ratio of sides at which an anchor answers for an object", low=1)

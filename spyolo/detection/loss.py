@@ -57,7 +57,7 @@ class DetectionLoss:
         *,
         box: float = 3.0,
         objectness: float = 1.0,
-        classes: float = 1.0,
+        classes: float = 4.0,
         smoothing: float = 0.0,
         ignore_iou: float = 0.5,
         iou_target: float = 0.0,

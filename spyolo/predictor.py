@@ -71,7 +71,7 @@ class Predictor:
         image = image if isinstance(image, np.ndarray) else read_image(image)
         canvas, place = letterbox(image, self.size)
         with autocast(self.device, self.amp):
-            found = [self._read(predictions) for predictions, _ in self.detector.run(self._tensor(canvas), self.timesteps)]
+            found = [self.read(predictions) for predictions, _ in self.detector.run(self.tensor(canvas), self.timesteps)]
         return [in_picture(d, place, image.shape[1], image.shape[0]) for d in found]
 
     @torch.inference_mode()
@@ -81,10 +81,10 @@ class Predictor:
             raise ValueError(f"steps must be at least 1, got {steps}")
         canvas, place = letterbox(image, self.size)
         with autocast(self.device, self.amp):
-            current = self.detector.encode(self._tensor(canvas))
+            current = self.detector.encode(self.tensor(canvas))
             for _ in range(steps):
                 predictions, state = self.detector.step(current, state)
-            found = self._read(predictions)
+            found = self.read(predictions)
         assert state is not None
         return in_picture(found, place, image.shape[1], image.shape[0]), state
 
@@ -95,10 +95,12 @@ class Predictor:
             found, state = self.step(frame, state, steps)
             yield found
 
-    def _tensor(self, canvas: np.ndarray) -> torch.Tensor:
+    def tensor(self, canvas: np.ndarray) -> torch.Tensor:
+        """A canvas, uint8 [H, W, 3], as the detector takes it: [1, 3, H, W] on its device."""
         return torch.from_numpy(np.ascontiguousarray(canvas)).permute(2, 0, 1).unsqueeze(0).to(self.device)
 
-    def _read(self, predictions: tuple[torch.Tensor, ...]) -> Detections:
+    def read(self, predictions: tuple[torch.Tensor, ...]) -> Detections:
+        """One step's logits of one picture -> boxes in canvas pixels, by this predictor's thresholds, on the CPU."""
         return postprocess(
             predictions, self.detector.anchors, self.detector.strides, confidence=self.confidence, nms_iou=self.nms_iou,
             max_detections=self.max_detections, one_class_per_box=True,

@@ -105,7 +105,8 @@ def detector(config: Config, num_classes: int) -> SpikingYOLO:
         chosen["anchors"] = tuple(zip(config.anchors[::2], config.anchors[1::2]))
     torch.manual_seed(config.seed)
     return build_detector(
-        config.detector, num_classes, width=config.width, depth=config.depth, norm=config.norm, detach_reset=config.detach_reset, start=config.start, **chosen,
+        config.detector, num_classes, width=config.width, depth=config.depth, norm=config.norm, detach_reset=config.detach_reset,
+        start=config.start, **chosen,
     )  # fmt: skip
 
 

@@ -331,22 +331,23 @@ def test_whatever_a_rule_remembers_is_in_the_checkpoint(tiny_config, options):
 
 @pytest.mark.slow
 def test_killed_again_and_again(tiny_config):
-    """Kills at random moments from the start on, each time resumed by the command line, with a loader process and autocast."""
-    changes = {"epochs": 4, "plain_epochs": 1, "save_seconds": 0, "workers": 1, "amp": "bf16", "eval_every": 2}
+    """Six kills at random moments, some before anything is there, resumed by the command line, with a loader process and autocast."""
+    changes = {"epochs": 10, "plain_epochs": 3, "save_seconds": 0, "workers": 1, "amp": "bf16", "eval_every": 3}
     config, reference = tiny_config(**changes), tiny_config(**changes | {"workers": 0})
     Trainer(reference, quiet=True).fit()
-    process, kills = child(config), 0
-    while True:
-        try:
-            process.communicate(timeout=random.uniform(5, 20))
+    process = child(config)
+    for kill in range(6):
+        if kill % 2:
+            wait_for(Path(config.out) / "last.safetensors", process)
+        time.sleep(random.uniform(0, 8))
+        if process.poll() is not None:
             break
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.communicate()
-            kills += 1
-            started = (Path(config.out) / "config.yaml").exists()
-            process = child(config, "--resume", config.out) if started else child(config)
-    assert process.returncode == 0 and kills > 0
+        process.kill()
+        process.communicate()
+        started = (Path(config.out) / "config.yaml").exists()
+        process = child(config, "--resume", config.out) if started else child(config)
+    _, error = process.communicate()
+    assert process.returncode == 0 and kill > 0, error
     assert_same_run(reference.out, config.out)
     assert (Path(config.out) / "metrics.json").exists() and not list(Path(config.out).glob(".*"))
 

@@ -303,7 +303,7 @@ def test_a_box_that_overlaps_an_object_is_no_negative(truth, difficult: bool):
 def test_label_smoothing_by_hand(truth):
     # One positive class logit of 0: with eps = 0.2 targets are 0.9 and 0.1, and at a logit z of log 9, where sigma = 0.9, the own
     # class is content: its gradient is 0.
-    objects, loss = [truth((10, 8, 30, 30, 1))], DetectionLoss(smoothing=0.2)
+    objects, loss = [truth((10, 8, 30, 30, 1))], DetectionLoss(smoothing=0.2, classes=1.0)
     logits = [0.0 * p for p in random_logits(1)]
     for p in logits:
         view = p.view(1, 2, 5 + CLASSES, *p.shape[2:])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 from multiprocessing.context import BaseContext
 from typing import Any
 
@@ -34,3 +36,13 @@ def _init_worker(_: int) -> None:
     """Ctrl-C and SIGTERM reach the whole group: the process that trains decides what they mean, the workers go when it goes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_go_with_parent, daemon=True).start()
+
+
+def _go_with_parent() -> None:
+    """Leave when the process that trains is killed. torch's own watch looks at the server instead, which lives as long as its workers do:
+    they would keep each other, and their memory, for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

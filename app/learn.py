@@ -1,0 +1,259 @@
+"""Tab 3: learning on the spot. Box and name a few things; the copy of the head learns them online, update by update."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+from spyolo.adaptation import MAX_EXAMPLES, Lesson
+from spyolo.boxes import Objects
+from spyolo.drawing import contact_sheet, draw_boxes
+from spyolo.errors import InputError
+from spyolo.predictor import Predictor
+
+from .figures import boxed, loss_curve
+from .models import Models
+from .parts import TOLD_APART, by_path, read_upload, told
+
+LARGEST = 800  # pixels, a side
+STEPS = """**1** Give a picture. **2** Name a thing and click two opposite corners of it; box every thing of that kind.
+**3** More pictures, if you have them. **4** Press *Learn*, and watch. Only a copy learns: the model stays as it is."""
+
+
+@dataclass
+class Page:
+    """One picture of the lesson, with the user's boxes."""
+
+    image: np.ndarray
+    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+
+    def objects(self, classes: tuple[str, ...]) -> Objects:
+        boxes = torch.tensor(self.boxes, dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor([classes.index(name) for name in self.names], dtype=torch.int64)
+        return Objects(boxes, labels, torch.zeros(len(labels), dtype=torch.bool))
+
+
+@dataclass
+class Desk:
+    """What one user is at: their pictures, their copy of the model, the curve so far."""
+
+    pages: list[Page] = field(default_factory=list)
+    corner: tuple[int, int] | None = None
+    lesson: Lesson | None = None
+    model: str = ""
+    losses: list[float] = field(default_factory=list)
+    busy: bool = False
+
+    @property
+    def page(self) -> Page:
+        if not self.pages:
+            raise InputError("give a picture first")
+        return self.pages[-1]
+
+
+class LearnTab:
+    """Builds the tab and answers its events; weights are saved into `save_to`."""
+
+    def __init__(self, models: Models, chosen: gr.Dropdown, examples: list[str], save_to: Path) -> None:
+        self.models, self.chosen, self.save_to = models, chosen, save_to
+        self.desk = gr.State(None, time_to_live=3600)
+        gr.Markdown(STEPS)
+        with gr.Row():
+            with gr.Column(scale=5, min_width=300):
+                self.upload = by_path(
+                    gr.Image(
+                        label="A picture", type="filepath", sources=["upload", "webcam", "clipboard"], height=200, elem_id="learn-picture"
+                    )
+                )
+                gr.Examples(examples, self.upload, label="or one of these", cache_examples=False)
+                known = list(models.load(models.names()[0]).classes)
+                self.name = gr.Dropdown(
+                    known, value=known[0], label="Name of the thing", info="or type a new one", allow_custom_value=True,
+                    elem_id="learn-name",
+                )  # fmt: skip
+                self.board = gr.Image(label="Click two corners", interactive=False, height=340, elem_id="board", buttons=[])
+                with gr.Row():
+                    self.unbox = gr.Button("Take back last box", size="sm", elem_id="unbox")
+                    self.clear = gr.Button("Start over", size="sm", elem_id="start-over")
+            with gr.Column(scale=5, min_width=300):
+                self.rounds = gr.Slider(1, 40, 10, step=1, label="Times each picture is shown", elem_id="rounds")
+                self.deeper = gr.Checkbox(
+                    False, label="Let the last layers of neurons learn too", info="learns more, forgets more", elem_id="deeper"
+                )
+                with gr.Row():
+                    self.learn = gr.Button("Learn", variant="primary", elem_id="learn")
+                    self.undo = gr.Button("Undo", elem_id="undo")
+                    self.save = gr.Button("Save as new weights", elem_id="save")
+                self.message = gr.Markdown(elem_id="learn-message")
+                self.sees = gr.Image(label="What the copy sees now", interactive=False, height=300, elem_id="learn-seen", buttons=[])
+                self.curve = gr.Plot(label="Loss after each update", format="png", elem_id="loss")
+        self._wire()
+
+    def _wire(self) -> None:
+        quiet = {"show_progress": "hidden", **TOLD_APART}
+        seen = [self.board, self.sees, self.curve, self.desk, self.message]
+        self.upload.change(self.add_picture, [self.upload, self.desk, self.chosen], seen, **quiet)
+        self.board.select(self.click, [self.desk, self.name], [self.board, self.desk, self.message], **quiet)
+        self.unbox.click(self.take_back, self.desk, [self.board, self.desk, self.message], **quiet)
+        self.clear.click(self.start_over, None, [*seen, self.upload], **quiet)
+        self.learn.click(
+            self.teach, [self.desk, self.rounds, self.deeper, self.chosen], [self.sees, self.curve, self.desk, self.message],
+            concurrency_limit=1, **quiet,
+        )  # fmt: skip
+        self.undo.click(self.go_back, [self.desk], [self.sees, self.curve, self.desk, self.message], **quiet)
+        self.save.click(self.keep, self.desk, [self.chosen, self.message], **quiet)
+        self.chosen.change(self.other_model, [self.desk, self.chosen], [*seen, self.name], **quiet)
+
+    @told(5)
+    def add_picture(self, upload: str | io.BytesIO | None, desk: Desk | None, name: str) -> list[Any]:
+        desk = desk or Desk()
+        if upload is None:
+            return [gr.skip(), gr.skip(), gr.skip(), desk, gr.skip()]
+        if len(desk.pages) >= MAX_EXAMPLES:
+            raise InputError(f"{MAX_EXAMPLES} pictures are enough here; press Learn, or start over")
+        desk.pages.append(Page(read_upload(upload, LARGEST)))
+        desk.corner = None
+        said = f"Picture {len(desk.pages)}. Name a thing, then click two opposite corners of it."
+        return [board(desk), self.sight(desk, name), gr.skip(), desk, said]
+
+    @told(3)
+    def click(self, desk: Desk | None, name: str, event: gr.SelectData) -> list[Any]:
+        return self.corner(desk or Desk(), name, (int(event.index[0]), int(event.index[1])))
+
+    def corner(self, desk: Desk, name: str, point: tuple[int, int]) -> list[Any]:
+        """First click: a corner. Second: the box."""
+        page, name = desk.page, (name or "").strip()
+        if not 0 < len(name) <= 40:
+            raise InputError("name the thing first: 1 to 40 characters")
+        if desk.corner is None:
+            desk.corner = point
+            return [board(desk), desk, "Now the opposite corner."]
+        (x1, x2), (y1, y2) = (sorted(pair) for pair in zip(desk.corner, point))
+        desk.corner = None
+        if min(x2 - x1, y2 - y1) < 4:
+            return [board(desk), desk, "⚠️ That box is too small; click two opposite corners."]
+        page.boxes.append((x1, y1, x2, y2))
+        page.names.append(name)
+        count = sum(len(p.boxes) for p in desk.pages)
+        return [board(desk), desk, f"{count} box{'' if count == 1 else 'es'} on {len(desk.pages)} picture(s). Another one, or press Learn."]
+
+    @told(3)
+    def take_back(self, desk: Desk | None) -> list[Any]:
+        desk = desk or Desk()
+        page = desk.page
+        if desk.corner is not None:
+            desk.corner = None
+        elif page.boxes:
+            page.boxes.pop()
+            page.names.pop()
+        return [board(desk), desk, f"{len(page.boxes)} box(es) on this picture."]
+
+    def start_over(self) -> list[Any]:
+        return [None, None, None, Desk(), "Started over: pictures, boxes and what was learned are gone.", None]
+
+    @told(4)
+    def teach(self, desk: Desk | None, rounds: float, deeper: bool, name: str) -> Iterator[list[Any]]:
+        """FPTT, one update a time step; the loss after each, the boxes as often as they can be drawn."""
+        desk = desk or Desk()
+        if not any(page.boxes for page in desk.pages):
+            raise InputError("no box yet: click two opposite corners of a thing")
+        if desk.busy:
+            raise InputError("it is learning already")
+        lesson = self.lesson(desk, name)
+        lesson.last_layers = deeper
+        desk.busy = True
+        try:
+            for page in desk.pages:
+                for thing in page.names:
+                    lesson.add_class(thing)
+            examples = [(page.image, page.objects(lesson.classes)) for page in desk.pages if page.boxes]
+            drawn = 0.0
+            for update in lesson.learn(examples, int(rounds)):
+                desk.losses.append(update.loss)
+                said = f"Update {update.number}: loss {update.loss:.2f}"
+                if time.perf_counter() - drawn < 0.25:  # the curve and boxes of this update come with the next ones
+                    continue
+                yield [self.sight(desk, name), loss_curve(desk.losses), desk, said]
+                drawn = time.perf_counter()
+        finally:
+            desk.busy = False
+        said = f"**Learned** in {lesson.updates} updates: loss {desk.losses[0]:.2f} → {desk.losses[-1]:.2f}. Undo takes this back."
+        yield [self.sight(desk, name), loss_curve(desk.losses), desk, said]
+
+    @told(4)
+    def go_back(self, desk: Desk | None) -> list[Any]:
+        """Undo the last press of Learn, with the classes it brought."""
+        if desk is None or desk.lesson is None or not desk.lesson.can_undo:
+            raise InputError("nothing to undo")
+        if desk.busy:
+            raise InputError("it is still learning")
+        before = desk.lesson.updates
+        while desk.lesson.undo():
+            if desk.lesson.updates < before:
+                break
+        desk.losses = desk.losses[: desk.lesson.updates]
+        said = f"Undone: back to {desk.lesson.updates} updates." if desk.lesson.updates else "Undone: the copy is as it was at first."
+        return [self.sight(desk, desk.model), loss_curve(desk.losses) if desk.losses else None, desk, said]
+
+    @told(2)
+    def keep(self, desk: Desk | None) -> list[Any]:
+        """Save the copy as weights, and offer it among the models."""
+        if desk is None or desk.lesson is None or not desk.lesson.updates:
+            raise InputError("nothing learned yet")
+        stem = re.sub(r"[^\w-]+", "-", Path(desk.model).stem)
+        path = self.save_to / f"{stem}-learned-{time.strftime('%Y%m%d-%H%M%S')}.safetensors"
+        desk.lesson.save(path)
+        return [gr.Dropdown(choices=self.models.names()), f"**Saved** as `{path.name}`; it is among the models above."]
+
+    @told(6, 4)
+    def other_model(self, desk: Desk | None, name: str) -> list[Any]:
+        """Another model was chosen: the copy is made anew, the pictures stay."""
+        desk, classes = desk or Desk(), list(self.models.load(name).classes)
+        names = gr.Dropdown(choices=classes, value=classes[0])
+        if desk.model == name or desk.busy:
+            return [gr.skip(), gr.skip(), gr.skip(), desk, gr.skip(), names]
+        desk.lesson, desk.model, desk.losses = None, name, []
+        seen = self.sight(desk, name) if desk.pages else None
+        return [board(desk) if desk.pages else None, seen, None, desk, "", names]
+
+    def lesson(self, desk: Desk, name: str) -> Lesson:
+        model = self.models.load(name)
+        if desk.lesson is None or desk.model != name:
+            desk.lesson, desk.model, desk.losses = Lesson(model.detector, model.info), name, []
+        return desk.lesson
+
+    def sight(self, desk: Desk, name: str) -> np.ndarray:
+        """What the copy sees on the lesson's pictures."""
+        lesson = self.lesson(desk, name)
+        predictor = Predictor(lesson.detector, lesson.info, device=self.models.device)
+        seen = []
+        for page in desk.pages:
+            found = predictor.predict(page.image)
+            seen.append(boxed(page.image, found, lesson.classes))
+        return seen[0] if len(seen) == 1 else contact_sheet(seen, columns=min(3, len(seen)))
+
+
+def board(desk: Desk) -> np.ndarray:
+    """The picture being boxed, with the user's boxes and the first corner clicked."""
+    page = desk.page
+    known = tuple(dict.fromkeys(page.names))
+    image = draw_boxes(page.image, page.boxes, [known.index(name) for name in page.names], known)
+    if desk.corner is None:
+        return image
+    canvas = Image.fromarray(image)
+    pen, (x, y), arm = ImageDraw.Draw(canvas), desk.corner, max(6, max(canvas.size) // 40)
+    for width, colour in ((5, "white"), (2, "#d1224f")):
+        pen.line((x - arm, y, x + arm, y), fill=colour, width=width)
+        pen.line((x, y - arm, x, y + arm), fill=colour, width=width)
+    return np.asarray(canvas)

@@ -1,0 +1,191 @@
+"""Tab 2: webcam and video. The neurons' state is carried from frame to frame, so one step a frame is enough."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from spyolo.boxes import Detections
+from spyolo.detection import DetectorState
+from spyolo.errors import InputError
+from spyolo.outputs import VideoFile
+from spyolo.predictor import Predictor
+from spyolo.sources import video_frames, video_info
+
+from .figures import boxed
+from .models import Model, Models
+from .parts import TOLD_APART, by_path, read_upload, threshold_sliders, told
+
+CARRIED, FRESH = "Carry the state over (a step or a few a frame)", "Fresh state every frame (T steps)"
+LARGEST_FRAME = 960
+MOST_FRAMES = 3000
+PREVIEW_EVERY = 0.4  # seconds
+SHOWN_TIMES = 50
+STREAM_LIMIT = 3600  # seconds a camera may run before it is asked to start again
+
+
+@dataclass
+class Stream:
+    """What one viewer's stream remembers: of constant size, however long it runs."""
+
+    key: tuple[Any, ...] = ()  # model and mode; another one starts at rest
+    state: DetectorState | None = None
+    frames: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=SHOWN_TIMES))  # seconds in the network
+    arrivals: deque[float] = field(default_factory=lambda: deque(maxlen=SHOWN_TIMES))
+
+    def see(self, model: Model, predictor: Predictor, image: np.ndarray, mode: str, steps: int) -> Detections:
+        """Boxes of the next frame."""
+        key = (model.path, mode, predictor.size)
+        if key != self.key:
+            self.key, self.state, self.frames = key, None, 0
+            self.latencies.clear()
+            self.arrivals.clear()
+        began = time.perf_counter()
+        with model.lock:
+            if mode == FRESH:
+                found = predictor.predict(image)
+            else:
+                found, self.state = predictor.step(image, self.state, steps)
+        self.latencies.append(time.perf_counter() - began)
+        self.arrivals.append(time.perf_counter())
+        self.frames += 1
+        return found
+
+    @property
+    def latency(self) -> float:
+        """Median seconds a frame spends in the network."""
+        return sorted(self.latencies)[len(self.latencies) // 2] if self.latencies else 0.0
+
+    @property
+    def fps(self) -> float:
+        """Frames a second as they come out, all included."""
+        if len(self.arrivals) < 2:
+            return 0.0
+        return (len(self.arrivals) - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
+
+    def tiles(self, boxes: int) -> str:
+        shown = [("latency", f"{1000 * self.latency:.0f} ms"), ("FPS", f"{self.fps:.1f}"), ("frames", self.frames), ("boxes", boxes)]
+        return '<div class="tiles">' + "".join(f'<div class="tile"><b>{v}</b><span>{k}</span></div>' for k, v in shown) + "</div>"
+
+
+class LiveTab:
+    """Builds the tab and answers its events; `folder` takes annotated videos."""
+
+    def __init__(self, models: Models, chosen: gr.Dropdown, example: str, folder: Path) -> None:
+        self.models, self.chosen, self.folder = models, chosen, folder
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                self.mode = gr.Radio([CARRIED, FRESH], value=CARRIED, label="Between frames", elem_id="mode")
+                self.steps = gr.Slider(
+                    1, 8, 1, step=1, label="Steps", elem_id="live-steps",
+                    info="a frame, state carried over; fresh: T, each frame from rest",
+                )  # fmt: skip
+            with gr.Column(scale=4, min_width=300):
+                self.confidence, self.iou = threshold_sliders("live")
+        with gr.Tabs(elem_id="live-tabs"):
+            with gr.Tab("Webcam"):
+                self._webcam()
+            with gr.Tab("Video file"):
+                self._video(example)
+
+    def _webcam(self) -> None:
+        stream = gr.State(None, time_to_live=600)
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                options = gr.WebcamOptions(mirror=False, constraints={"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}})
+                camera = by_path(
+                    gr.Image(
+                        label="Camera", sources=["webcam"], streaming=True, type="filepath", height=300, webcam_options=options,
+                        elem_id="camera",
+                    )
+                )
+                gr.Markdown("Allow the camera, then press the record button. Browsers give a camera only to localhost or HTTPS.")
+            with gr.Column(scale=6, min_width=300):
+                seen = gr.Image(
+                    label="What the network sees", interactive=False, height=400, format="jpeg", elem_id="camera-seen", buttons=[]
+                )
+                tiles = gr.HTML(elem_id="camera-tiles")
+                message = gr.Markdown(elem_id="camera-message")
+        camera.stream(
+            self.frame, [camera, stream, self.confidence, self.iou, self.mode, self.steps, self.chosen], [seen, tiles, stream, message],
+            stream_every=0.05, time_limit=STREAM_LIMIT, concurrency_limit=4, show_progress="hidden", **TOLD_APART,
+        )  # fmt: skip
+
+    def _video(self, example: str) -> None:
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                upload = by_path(gr.Video(label="Your video", sources=["upload"], height=260, elem_id="video"))
+                gr.Examples([example], upload, label="or this one, drawn for trying out", cache_examples=False)
+                with gr.Row():
+                    run = gr.Button("Find objects", variant="primary", elem_id="video-run")
+                    stop = gr.Button("Stop", elem_id="video-stop")
+            with gr.Column(scale=6, min_width=300):
+                seen = gr.Image(label="As it goes", interactive=False, height=300, format="jpeg", elem_id="video-seen", buttons=[])
+                tiles = gr.HTML(elem_id="video-tiles")
+                message = gr.Markdown(elem_id="video-message")
+                result = gr.Video(label="Annotated video", interactive=False, height=300, elem_id="video-result")
+        asked = [upload, self.confidence, self.iou, self.mode, self.steps, self.chosen]
+        going = run.click(self.film, asked, [seen, tiles, result, message], concurrency_limit=2, api_name="video")
+        stop.click(lambda: "Stopped.", None, message, cancels=[going], **TOLD_APART)
+
+    def asked_for(self, name: str, confidence: float, iou: float, mode: str, steps: float) -> tuple[Model, Predictor]:
+        model = self.models.load(name)
+        return model, model.predictor(confidence=confidence, nms_iou=iou, timesteps=int(steps) if mode == FRESH else None)
+
+    def frame(
+        self, upload: str | io.BytesIO | None, stream: Stream | None, confidence: float, iou: float, mode: str, steps: float, name: str
+    ) -> list[Any]:
+        """Boxes on one webcam frame. Without a frame (the camera was unplugged) what was seen last stays, and so does the state."""
+        stream = stream or Stream()
+        if upload is None:
+            return [gr.skip(), gr.skip(), stream, "No picture from the camera. Is it still connected?"]
+        try:
+            model, predictor = self.asked_for(name, confidence, iou, mode, steps)
+            image = read_upload(upload, LARGEST_FRAME)
+            found = stream.see(model, predictor, image, mode, int(steps))
+        except InputError as error:
+            return [gr.skip(), gr.skip(), stream, f"⚠️ {error}"]
+        return [boxed(image, found, model.classes), stream.tiles(len(found)), stream, ""]
+
+    @told(4)
+    def film(self, upload: str | None, confidence: float, iou: float, mode: str, steps: float, name: str) -> Iterator[list[Any]]:
+        """Boxes on every frame of a video: previews on the way, the annotated video at the end."""
+        if upload is None:
+            raise InputError("no video yet: drop one, or choose the drawn one")
+        model, predictor = self.asked_for(name, confidence, iou, mode, steps)
+        try:
+            info = video_info(upload)
+            frames = video_frames(upload)
+            yield from self._annotate(model, predictor, frames, info.fps or 25.0, info.frames, mode, int(steps))
+        except InputError as error:
+            raise InputError(str(error).replace(upload, Path(upload).name)) from None
+
+    def _annotate(
+        self, model: Model, predictor: Predictor, frames: Iterator[np.ndarray], fps: float, length: int, mode: str, steps: int
+    ) -> Iterator[list[Any]]:
+        stream, boxes, last = Stream(), 0, 0.0
+        path = Path(mkdtemp(dir=self.folder)) / "annotated.webm"
+        with VideoFile(path, fps) as video:
+            for image in frames:
+                found = stream.see(model, predictor, image, mode, steps)
+                boxes += len(found)
+                shown = boxed(image, found, model.classes)
+                video.add(shown)
+                if time.perf_counter() - last > PREVIEW_EVERY:
+                    last = time.perf_counter()
+                    yield [shown, stream.tiles(len(found)), gr.skip(), f"Frame {stream.frames}" + (f" of about {length}" if length else "")]
+                if stream.frames == MOST_FRAMES:
+                    break
+        cut = " Longer videos are cut there; `spyolo predict --source` has no limit." if stream.frames == MOST_FRAMES else ""
+        said = f"**Done:** {stream.frames} frames, {boxes / stream.frames:.1f} boxes a frame, {1000 * stream.latency:.0f} ms each.{cut}"
+        yield [shown, stream.tiles(len(found)), str(path), said]

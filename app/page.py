@@ -1,0 +1,68 @@
+"""The page: a head, the choice of a model, and the tabs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from .examples import draw_examples
+from .learn import LearnTab
+from .live import LiveTab
+from .models import Models, about
+from .parts import TOLD_APART
+from .picture import PictureTab
+
+HEAD = """# spyolo
+A network of **spiking neurons** finds objects. Its neurons send short pulses and stay silent most of the time, which on suitable chips
+costs little energy. Here you see what it finds, and every spike on the way there."""
+
+CSS = """
+.gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
+.meter-grid { display: grid; grid-template-columns: max-content 1fr max-content; gap: 6px 12px; align-items: center; font-size: 14px; }
+.meter-track { height: 12px; border-radius: 6px; background: var(--border-color-primary); overflow: hidden; }
+.meter-track > div { height: 100%; border-radius: 6px; min-width: 2px; }
+.meter-value { font-variant-numeric: tabular-nums; text-align: right; }
+.meter-note { margin-top: 8px; font-size: 13px; color: var(--body-text-color-subdued); }
+.tiles { display: flex; flex-wrap: wrap; gap: 10px; }
+.tile { flex: 1 1 90px; padding: 8px 12px; border-radius: 8px; border: 1px solid var(--border-color-primary); }
+.tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums; }
+.tile span { font-size: 12px; color: var(--body-text-color-subdued); }
+#strip .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 200px)) !important; }
+#strip .caption-label { font-size: 12px; }
+#maps img { object-fit: contain; max-height: 560px; }
+"""
+
+
+def theme() -> gr.themes.Base:
+    """System fonts only: nothing is fetched."""
+    plain = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "sans-serif"]
+    return gr.themes.Default(primary_hue="orange", neutral_hue="slate", font=plain, font_mono=["ui-monospace", "Consolas", "monospace"])
+
+
+def build(models: Models, folder: Path, save_to: Path) -> gr.Blocks:
+    """The whole page.
+
+    Args:
+        models: what may be chosen.
+        folder: where examples are drawn and videos written; under the system's temporary folder.
+        save_to: where learned weights go.
+    """
+    pictures, video = draw_examples(folder)
+    with gr.Blocks(title="spyolo", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+        gr.Markdown(HEAD)
+        start = models.names()[0]
+        with gr.Row(equal_height=True):
+            with gr.Column(scale=4, min_width=300):
+                chosen = gr.Dropdown(models.names(), value=start, label="Model", elem_id="model", filterable=False)
+            with gr.Column(scale=6, min_width=300):
+                note = gr.Markdown(about(models.load(start)), elem_id="about")
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Picture"):
+                PictureTab(models, chosen, pictures)
+            with gr.Tab("Webcam and video"):
+                LiveTab(models, chosen, video, folder)
+            with gr.Tab("Learn here"):
+                LearnTab(models, chosen, pictures, save_to)
+        chosen.change(lambda name: about(models.load(name)), chosen, note, show_progress="hidden", **TOLD_APART)
+    return page.queue(max_size=32, default_concurrency_limit=2)

@@ -1,0 +1,104 @@
+"""What the tabs share: checked uploads, messages instead of tracebacks, common controls."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import functools
+import io
+from collections.abc import Callable, Generator
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from spyolo.data import read_image
+from spyolo.errors import InputError
+
+MAX_UPLOAD = "200mb"
+LARGEST_SHOWN = 1600  # pixels; larger pictures are shown smaller, and found in as they are shown
+TOLD_APART = {"api_visibility": "private"}  # of listeners that are no part of the API
+
+
+def by_path(component: Any) -> Any:
+    """Make an upload arrive as its path (or, from a camera, its bytes), undecoded: our own reader checks it first."""
+
+    def preprocess(payload: Any) -> str | io.BytesIO | None:
+        if payload is None:
+            return None
+        url = getattr(payload, "url", None)
+        if url and url.startswith("data:"):
+            try:
+                return io.BytesIO(base64.b64decode(url.partition(",")[2], validate=True))
+            except binascii.Error:
+                return io.BytesIO()
+        return payload.path
+
+    component.preprocess = preprocess
+    return component
+
+
+def read_upload(upload: str | io.BytesIO | None, most: int = LARGEST_SHOWN) -> np.ndarray:
+    """An uploaded picture as RGB, no side longer than `most`.
+
+    Raises:
+        InputError: none given, or not readable; never names the server's folders.
+    """
+    if upload is None:
+        raise InputError("no picture yet: drop one, or choose one of the drawn ones")
+    try:
+        image = read_image(upload)
+    except InputError as error:
+        path = str(upload)
+        raise InputError(str(error).replace(path, path.rsplit("/", 1)[-1])) from None
+    if max(image.shape[:2]) > most:
+        from spyolo.data.letterbox import resize
+
+        scale = most / max(image.shape[:2])
+        image = resize(image, max(2, round(image.shape[1] * scale)), max(2, round(image.shape[0] * scale)))
+    return image
+
+
+def told(outputs: int, message_at: int = -1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a listener of `outputs` outputs: bad input becomes the text at `message_at`, and all else stays as it is."""
+
+    def problem(error: InputError) -> list[Any]:
+        values: list[Any] = [gr.skip() for _ in range(outputs)]
+        values[message_at] = f"⚠️ {error}"
+        return values
+
+    def decorate(listener: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(listener)
+        def plain(*args: Any) -> Any:
+            try:
+                return listener(*args)
+            except InputError as error:
+                return problem(error)
+
+        @functools.wraps(listener)
+        def stepwise(*args: Any) -> Generator[Any, None, None]:
+            try:
+                yield from listener(*args)
+            except InputError as error:
+                yield problem(error)
+
+        import inspect
+
+        return stepwise if inspect.isgeneratorfunction(listener) else plain
+
+    return decorate
+
+
+def threshold_sliders(prefix: str) -> tuple[gr.Slider, gr.Slider]:
+    """Confidence and overlap."""
+    return (
+        gr.Slider(0.05, 0.95, 0.3, step=0.05, label="Confidence", info="boxes less sure are hidden", elem_id=f"{prefix}-confidence"),
+        gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Overlap (IoU)", info="of boxes closer than this, one stays", elem_id=f"{prefix}-iou"),
+    )
+
+
+def listed(found: Any, classes: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Detections as plain values: [{"class", "score", "box": [x1, y1, x2, y2]}], boxes in pixels of the picture as shown."""
+    from spyolo.outputs import rows
+
+    return [{"class": name, "score": score, "box": box} for name, score, box in rows(found, classes)]

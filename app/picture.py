@@ -1,0 +1,145 @@
+"""Tab 1: a picture, its boxes, and what the neurons did."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import gradio as gr
+
+from spyolo.errors import InputError
+
+from . import figures
+from .insight import Sight, trace, watch
+from .models import Models
+from .parts import TOLD_APART, by_path, listed, read_upload, threshold_sliders, told
+
+POINT = "**Click anywhere in “What the network sees”** to watch the neurons under that point, step by step."
+LAYERS_SHOWN = 3
+MOST_STEPS = 16
+
+
+class PictureTab:
+    """Builds the tab and answers its events.
+
+    Args:
+        models: what may be chosen.
+        chosen: the page's model dropdown.
+        examples: pictures offered below the drop zone.
+    """
+
+    def __init__(self, models: Models, chosen: gr.Dropdown, examples: list[str]) -> None:
+        self.models, self.chosen = models, chosen
+        first = models.load(models.names()[0])
+        self.sight = gr.State(None, time_to_live=3600)
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                self.upload = by_path(
+                    gr.Image(label="Your picture", type="filepath", sources=["upload", "clipboard"], height=260, elem_id="picture")
+                )
+                gr.Examples(examples, self.upload, label="or one of these, drawn for trying out", cache_examples=False)
+                self.confidence, self.iou = threshold_sliders("picture")
+                self.steps = gr.Slider(
+                    1, MOST_STEPS, first.info.timesteps, step=1, label="Time steps (T)", elem_id="picture-steps",
+                    info="how long the neurons look: more steps, more energy",
+                )  # fmt: skip
+            with gr.Column(scale=6, min_width=300):
+                self.seen = gr.Image(
+                    label="What the network sees", interactive=False, height=400, elem_id="seen", buttons=["fullscreen", "download"]
+                )
+                self.message = gr.Markdown("Drop a picture or choose one.", elem_id="picture-message")
+                self.energy = gr.HTML(elem_id="energy")
+        self.strip = gr.Gallery(
+            label="After each time step", columns=4, height="auto", object_fit="contain", elem_id="strip", buttons=[]
+        )
+        self._inside()
+        self._wire()
+
+    def _inside(self) -> None:
+        with gr.Tabs(elem_id="inside"):
+            with gr.Tab("Spike maps"):
+                self.layers = gr.Dropdown(
+                    [], multiselect=True, label="Layers", info="from the first layer to the last; brighter: more neurons fired there",
+                    elem_id="layers",
+                )  # fmt: skip
+                self.maps = gr.Image(
+                    show_label=False, interactive=False, image_mode="RGBA", format="png", elem_id="maps", buttons=["fullscreen"]
+                )
+            with gr.Tab("Firing rates"):
+                self.rates = gr.Plot(show_label=False, format="png", elem_id="rates")
+            with gr.Tab("Membrane traces"):
+                self.pointed = gr.Markdown(POINT, elem_id="pointed")
+                self.layer = gr.Dropdown([], label="Layer", elem_id="trace-layer")
+                self.trace = gr.Plot(show_label=False, format="png", elem_id="trace")
+                self.point = gr.State(None)
+            with gr.Tab("Boxes as numbers"):
+                self.numbers = gr.JSON(show_label=False, elem_id="numbers")
+
+    def _wire(self) -> None:
+        asked = [self.upload, self.confidence, self.iou, self.steps, self.chosen]
+        shown = [self.seen, self.strip, self.numbers, self.energy, self.message, self.sight]
+        drawn = [self.layers, self.maps, self.rates, self.layer]
+        first = gr.on(
+            [self.upload.change, self.confidence.release, self.iou.release, self.steps.release, self.chosen.change],
+            self.detect, asked, shown, api_name="detect", trigger_mode="always_last", concurrency_limit=2,
+            api_description="Find objects in a picture. Give the picture, confidence (0..1), overlap (IoU, 0..1), time steps (1..16) and "
+            "a model's path as the page lists it. Returns: the picture with boxes; a list of pictures, one a time step; the boxes as "
+            '[{"class", "score", "box": [x1, y1, x2, y2]}] in pixels; the energy meter as HTML; a message (bad input is told there).',
+        )  # fmt: skip
+        first.then(self.look_inside, [self.sight, self.layers, self.layer], drawn, show_progress="hidden", **TOLD_APART)
+        self.layers.input(self.draw_maps, [self.sight, self.layers], self.maps, show_progress="hidden", **TOLD_APART)
+        pointed = [self.sight, self.layer, self.point, self.steps, self.chosen]
+        self.seen.select(self.pick, self.sight, self.point, show_progress="hidden", **TOLD_APART).then(
+            self.draw_trace, pointed, [self.trace, self.pointed], **TOLD_APART
+        )
+        self.layer.input(self.draw_trace, pointed, [self.trace, self.pointed], **TOLD_APART)
+
+    def detect(self, upload: str | io.BytesIO | None, confidence: float, iou: float, steps: float, name: str) -> list[Any]:
+        """Boxes on a picture. Bad input empties what was shown, so that no old boxes stand beside the message."""
+        try:
+            model, image = self.models.load(name), read_upload(upload)
+            sight = watch(model, model.predictor(confidence=confidence, nms_iou=iou, timesteps=int(steps)), image)
+        except InputError as error:
+            return [None, None, None, "", f"⚠️ {error}" if upload is not None else "Drop a picture or choose one.", None]
+        found = sight.steps[-1]
+        said = f"**{len(found)} object{'' if len(found) == 1 else 's'} found.**" if len(found) else nothing(model.drawn)
+        energy = figures.energy_html(sight.energy, model.detector.spiking)
+        boxed, strip = figures.boxed(image, found, model.classes), figures.strip(sight, model.classes)
+        return [boxed, strip, listed(found, model.classes), energy, said, sight]
+
+    def look_inside(self, sight: Sight | None, layers: list[str], layer: str | None) -> list[Any]:
+        """Choices of layers, maps and rates for the picture just seen."""
+        if sight is None or not sight.maps:
+            return [gr.Dropdown(choices=[], value=[]), None, None, gr.Dropdown(choices=[], value=None)]
+        names = list(sight.maps)
+        kept = [name for name in layers or [] if name in sight.maps] or [names[0], names[len(names) // 2], names[-1]][:LAYERS_SHOWN]
+        one = layer if layer in sight.maps else names[0]
+        maps, rates = figures.spike_maps(sight, kept), figures.rate_bars(sight)
+        return [gr.Dropdown(choices=names, value=kept), maps, rates, gr.Dropdown(choices=names, value=one)]
+
+    def draw_maps(self, sight: Sight | None, layers: list[str]) -> Any:
+        return None if sight is None else figures.spike_maps(sight, layers)
+
+    def pick(self, event: gr.SelectData, sight: Sight | None) -> tuple[int, int] | None:
+        """Where the picture was clicked, in its own pixels."""
+        if sight is None:
+            return None
+        x, y = event.index
+        zoom = figures.zoom_of(sight.image)
+        return int(x / zoom), int(y / zoom)
+
+    @told(2)
+    def draw_trace(self, sight: Sight | None, layer: str | None, point: tuple[int, int] | None, steps: float, name: str) -> list[Any]:
+        if sight is None or point is None or layer is None:
+            return [None, POINT]
+        model = self.models.load(name)
+        if layer not in sight.maps:
+            raise InputError("this model has no such layer; show a picture first")
+        seen = trace(model, model.predictor(), sight.image, layer, *point)
+        return [figures.membrane(seen, int(steps)), f"The liveliest neurons of **{layer}** under pixel {point[0]}, {point[1]}."]
+
+
+def nothing(drawn: bool) -> str:
+    """What to try next."""
+    known = " This model knows drawn shapes only, so give it a drawn picture." if drawn else ""
+    return f"**Nothing found.** A lower confidence may show more.{known}"

@@ -1,0 +1,104 @@
+"""Open the demo in the browser: pictures, webcam and video, learning on the spot.
+
+    python app/demo.py                                   # http://127.0.0.1:7860, this computer only
+    python app/demo.py --weights runs/voc/best.safetensors
+    python app/demo.py --host 0.0.0.0 --user ann:secret --tls-key key.pem --tls-cert cert.pem
+
+Models are the *.safetensors in weights/ and runs/*/best.safetensors, or named with --weights. Everything runs on this computer: the page
+fetches nothing from elsewhere. Browsers give a camera only to localhost or HTTPS, hence the TLS files for other computers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from spyolo.cli.options import Parser
+from spyolo.errors import InputError
+
+HERE = Path(__file__).resolve().parent.parent  # the package; its neighbours, in a checkout, are app/ and weights/
+
+
+def parser() -> argparse.ArgumentParser:
+    p = Parser(prog="demo", description=__doc__)
+    p.add_argument("--weights", nargs="+", default=[], help="weights files to offer first; the first one is chosen")
+    p.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets other computers in [%(default)s]")
+    p.add_argument("--port", type=int, help="port [the first free one from 7860]")
+    p.add_argument("--user", help="name:password asked for before anything is shown")
+    p.add_argument("--tls-key", help="private key file, PEM; with --tls-cert the page is served by HTTPS")
+    p.add_argument("--tls-cert", help="certificate file, PEM")
+    p.add_argument("--save-to", default="runs/learned", help="folder for weights learned on the page [%(default)s]")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda ... [%(default)s]")
+    p.add_argument("--open", action="store_true", help="open the browser")
+    return p
+
+
+def check(args: argparse.Namespace) -> None:
+    if bool(args.tls_key) != bool(args.tls_cert):
+        raise InputError("--tls-key and --tls-cert go together")
+    for name in ("tls_key", "tls_cert"):
+        if getattr(args, name) and not Path(getattr(args, name)).is_file():
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: no such file")
+    if args.user is not None and not all(args.user.partition(":")):
+        raise InputError("--user wants name:password")
+    if args.port is not None and not 0 < args.port < 65536:
+        raise InputError(f"--port must be between 1 and 65535, got {args.port}")
+
+
+def app_module(name: str) -> ModuleType:
+    """A module of the app: in the wheel it lies inside the package, in a checkout beside it.
+
+    Raises:
+        InputError: Gradio is not installed.
+    """
+    inside = (HERE / "app").is_dir()
+    if not inside and str(HERE.parent) not in sys.path:
+        sys.path.insert(0, str(HERE.parent))
+    try:
+        return importlib.import_module(f"spyolo.app.{name}" if inside else f"app.{name}")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "gradio":
+            raise InputError('the demo needs Gradio: pip install "spyolo[app]", or `make demo`, which does it for you') from None
+        raise
+
+
+def weights_folders() -> list[Path]:
+    """Where weights are looked for."""
+    shipped = HERE / "weights" if (HERE / "weights").is_dir() else HERE.parent / "weights"
+    return [shipped]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    check(args)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    app_models, app_page, app_parts = (app_module(name) for name in ("models", "page", "parts"))
+    from spyolo.builders import choose_device
+    from spyolo.neurons.fused import Compiling
+
+    Compiling.enabled = False  # a page should answer at once; compiling would take the first visitor half a minute
+    save_to = Path(args.save_to).resolve()
+    given = [Path(w) for w in args.weights]
+    runs = [path for path in sorted(Path("runs").glob("*/best.safetensors")) if path not in given]
+    models = app_models.Models([*weights_folders(), save_to], [*given, *([] if given else runs)], choose_device(args.device))
+    with tempfile.TemporaryDirectory(prefix="spyolo-demo-") as folder:
+        page = app_page.build(models, Path(folder), save_to)
+        try:
+            page.launch(
+                server_name=args.host, server_port=args.port, share=False, inbrowser=args.open, quiet=True, prevent_thread_lock=True,
+                auth=tuple(args.user.split(":", 1)) if args.user else None, ssl_keyfile=args.tls_key, ssl_certfile=args.tls_cert,
+                ssl_verify=False, theme=app_page.theme(), css=app_page.CSS, max_file_size=app_parts.MAX_UPLOAD, footer_links=["api"],
+                allowed_paths=[folder], enable_monitoring=False, show_error=False, ssr_mode=False,
+            )  # fmt: skip
+        except OSError as error:
+            raise InputError(f"the page cannot be served at {args.host}:{args.port or '7860...'}: {error}") from error
+        print(f"demo at {page.local_url} (Ctrl-C ends it); {len(models.names())} model(s), starting with {models.names()[0]}", flush=True)
+        page.block_thread()
+    return 0

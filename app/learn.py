@@ -53,6 +53,7 @@ class Desk:
     lesson: Lesson | None = None
     model: str = ""
     losses: list[float] = field(default_factory=list)
+    marks: list[int] = field(default_factory=list)  # how deep the copy's history was at each press of Learn
     busy: bool = False
 
     @property
@@ -173,6 +174,7 @@ class LearnTab:
         lesson = self.lesson(desk, name)
         lesson.last_layers = deeper
         desk.busy = True
+        desk.marks.append(lesson.depth)
         try:
             for page in desk.pages:
                 for thing in page.names:
@@ -194,14 +196,13 @@ class LearnTab:
     @told(4)
     def go_back(self, desk: Desk | None) -> list[Any]:
         """Undo the last press of Learn, with the classes it brought."""
-        if desk is None or desk.lesson is None or not desk.lesson.can_undo:
+        if desk is None or desk.lesson is None or not desk.marks:
             raise InputError("nothing to undo")
         if desk.busy:
             raise InputError("it is still learning")
-        before = desk.lesson.updates
-        while desk.lesson.undo():
-            if desk.lesson.updates < before:
-                break
+        mark = desk.marks.pop()
+        while desk.lesson.depth > mark:
+            desk.lesson.undo()
         desk.losses = desk.losses[: desk.lesson.updates]
         said = f"Undone: back to {desk.lesson.updates} updates." if desk.lesson.updates else "Undone: the copy is as it was at first."
         return [self.sight(desk, desk.model), loss_curve(desk.losses) if desk.losses else None, desk, said]
@@ -223,14 +224,14 @@ class LearnTab:
         names = gr.Dropdown(choices=classes, value=classes[0])
         if desk.model == name or desk.busy:
             return [gr.skip(), gr.skip(), gr.skip(), desk, gr.skip(), names]
-        desk.lesson, desk.model, desk.losses = None, name, []
+        desk.lesson, desk.model, desk.losses, desk.marks = None, name, [], []
         seen = self.sight(desk, name) if desk.pages else None
         return [board(desk) if desk.pages else None, seen, None, desk, "", names]
 
     def lesson(self, desk: Desk, name: str) -> Lesson:
         model = self.models.load(name)
         if desk.lesson is None or desk.model != name:
-            desk.lesson, desk.model, desk.losses = Lesson(model.detector, model.info), name, []
+            desk.lesson, desk.model, desk.losses, desk.marks = Lesson(model.detector, model.info), name, [], []
         return desk.lesson
 
     def sight(self, desk: Desk, name: str) -> np.ndarray:

@@ -110,12 +110,12 @@ class PictureTab:
     def look_inside(self, sight: Sight | None, layers: list[str], layer: str | None) -> list[Any]:
         """Choices of layers, maps and rates for the picture just seen."""
         if sight is None or not sight.maps:
-            return [gr.Dropdown(choices=[], value=[]), None, None, gr.Dropdown(choices=[], value=None)]
+            return [gr.Dropdown(choices=[], value=[], multiselect=True), None, None, gr.Dropdown(choices=[], value=None)]
         names = list(sight.maps)
         kept = [name for name in layers or [] if name in sight.maps] or [names[0], names[len(names) // 2], names[-1]][:LAYERS_SHOWN]
         one = layer if layer in sight.maps else names[0]
         maps, rates = figures.spike_maps(sight, kept), figures.rate_bars(sight)
-        return [gr.Dropdown(choices=names, value=kept), maps, rates, gr.Dropdown(choices=names, value=one)]
+        return [gr.Dropdown(choices=names, value=kept, multiselect=True), maps, rates, gr.Dropdown(choices=names, value=one)]
 
     def draw_maps(self, sight: Sight | None, layers: list[str]) -> Any:
         return None if sight is None else figures.spike_maps(sight, layers)

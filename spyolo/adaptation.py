@@ -119,8 +119,9 @@ class Lesson:
                 yield Update(self.updates, value.item())
 
     @property
-    def can_undo(self) -> bool:
-        return bool(self._past)
+    def depth(self) -> int:
+        """How many times `undo` can be called."""
+        return len(self._past)
 
     def undo(self) -> bool:
         """Back to before the last `learn` or `add_class`; False when there is nothing to take back."""

@@ -274,7 +274,7 @@ def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(whole, tiny_conf
     moment = random.uniform(0, 0.5)
     time.sleep(moment)
     process.kill()
-    process.communicate()
+    process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
     trainer = resumed(config)
     print(f"killed {moment:.3f} s after the first checkpoint; goes on at epoch {trainer.epoch}, batch {trainer.batch}")
@@ -343,10 +343,10 @@ def test_killed_again_and_again(tiny_config):
         if process.poll() is not None:
             break
         process.kill()
-        process.communicate()
+        process.communicate(timeout=120)
         started = (Path(config.out) / "config.yaml").exists()
         process = child(config, "--resume", config.out) if started else child(config)
-    _, error = process.communicate()
+    _, error = process.communicate(timeout=120)
     assert process.returncode == 0 and kill > 0, error
     assert_same_run(reference.out, config.out)
     assert (Path(config.out) / "metrics.json").exists() and not list(Path(config.out).glob(".*"))

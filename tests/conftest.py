@@ -79,3 +79,26 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory, sample_root: Path) -> 
         return Config().updated(tiny | changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def weights_file(tmp_path_factory: pytest.TempPathFactory, sample_root: Path) -> Path:
+    """A narrow, untrained detector of the sample classes that sees boxes everywhere (norms calibrated, logits apart); 64 pixels, T = 2."""
+    import torch
+
+    from spyolo.checkpoint import WeightsInfo, save_weights
+    from spyolo.data import SAMPLE_CLASSES, DetectionDataset, VOCSet, collate
+    from spyolo.detection import build_detector
+    from spyolo.engine import recalibrate
+
+    torch.manual_seed(0)
+    detector = build_detector("spyv4_lite", len(SAMPLE_CLASSES), width=0.05, threshold=0.3)
+    dataset = DetectionDataset(VOCSet(sample_root, "2007:val", SAMPLE_CLASSES), 64, "eval")
+    recalibrate(detector, [collate([dataset[i] for i in range(len(dataset))])], 2, device=torch.device("cpu"))
+    with torch.no_grad():
+        for head in detector.heads:
+            head.conv.weight.normal_(std=0.3)
+            head.conv.bias.zero_()
+    path = tmp_path_factory.mktemp("weights") / "seeing.safetensors"
+    save_weights(path, detector, WeightsInfo(detector.spec, SAMPLE_CLASSES, size=64, timesteps=2))
+    return path

@@ -17,6 +17,7 @@ import torch
 
 from spyolo.checkpoint import WeightsInfo, load_detector, load_tensors, save_weights
 from spyolo.config import Config, load_config
+from spyolo.data import SAMPLE_CLASSES
 from spyolo.detection import LossParts, build_detector
 from spyolo.errors import InputError
 from spyolo.neurons import norms
@@ -115,7 +116,7 @@ def test_a_folder_that_holds_a_run_is_left_alone(whole):
 
 def test_the_start_is_described(tiny_config):
     told = describe_start(Trainer(tiny_config(parts=1), quiet=True))
-    assert "spyv4_lite" in told and "6 classes, 64 pixels, T = 2" in told
+    assert "spyv4_lite" in told and f"{len(SAMPLE_CLASSES)} classes, 64 pixels, T = 2" in told
     assert "16 pictures to train on (2007:train), 4 to measure on (2007:val); fptt (feddyn, alpha 0.1), 1 update(s) a batch" in told
 
 
@@ -458,7 +459,7 @@ def test_weights_are_no_checkpoint(whole, tiny_config):
 
 def test_a_warm_start_is_a_start_from_those_weights(tiny_config, tmp_path):
     torch.manual_seed(7)
-    twin = build_detector("yolov4_tiny", 6, width=0.05)
+    twin = build_detector("yolov4_tiny", len(SAMPLE_CLASSES), width=0.05)
     config = tiny_config(init=str(tmp_path / "twin.safetensors"))
     save_weights(config.init, twin, WeightsInfo(twin.spec, config.classes))
     trainer = Trainer(config, quiet=True)
@@ -475,6 +476,6 @@ def test_a_warm_start_from_another_class_count_is_refused(tiny_config, tmp_path)
     detector = build_detector("spyv4_lite", 2, width=0.05)
     save_weights(tmp_path / "w", detector, WeightsInfo(detector.spec, ("cat", "dog")))
     config = tiny_config(init=str(tmp_path / "w"))
-    with pytest.raises(InputError, match="weights for 2 classes, the detector has 6"):
+    with pytest.raises(InputError, match=f"weights for 2 classes, the detector has {len(SAMPLE_CLASSES)}"):
         Trainer(config, quiet=True)
     assert not Path(config.out).exists()

@@ -1,0 +1,316 @@
+"""The command lines: what they write, and one line with exit status 2 for whatever is wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+
+from spyolo.checkpoint import WeightsInfo, load_tensors, save_weights
+from spyolo.cli import COMMANDS, guarded, main, run
+from spyolo.config import FIELDS
+from spyolo.data import SAMPLE_CLASSES
+from spyolo.data.annotation import Thing
+from spyolo.detection import build_detector
+from spyolo.errors import InputError
+
+ROOT = Path(__file__).parent.parent
+TINY = [
+    "--width", "0.05", "--size", "64", "--timesteps", "2", "--batch", "4", "--epochs", "1", "--limit", "4", "--val-limit", "2",
+    "--recalibrate", "0", "--workers", "0", "--amp", "none", "--device", "cpu",
+]  # fmt: skip
+
+
+def bad(capsys, command: str, *arguments: object) -> str:
+    """Run a command that must be refused: exit status 2 and one line on stderr, which is returned."""
+    assert run(command, [str(a) for a in arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and error.count("\n") == 1 and "Traceback" not in error
+    return error
+
+
+# --- the frame ---
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_tells_what_a_command_does_and_takes(command, capsys):
+    with pytest.raises(SystemExit) as left:
+        run(command, ["--help"])
+    told = capsys.readouterr().out
+    assert left.value.code == 0 and "usage: " + command in told and "tools/" in told and len(told) > 400
+    assert f'run("{command}")' in (ROOT / "tools" / f"{command}.py").read_text()
+
+
+def test_help_of_train_names_every_field_with_its_limits(capsys):
+    with pytest.raises(SystemExit):
+        run("train", ["--help"])
+    told = capsys.readouterr().out
+    for name in FIELDS:
+        assert f"--{name.replace('_', '-')} " in told, name
+    assert "{feddyn, paper, reference}" in " ".join(told.split()) and "(between 0 and 0.5)" in " ".join(told.split())
+
+
+def test_spyolo_without_or_with_an_unknown_command_shows_what_there_is(capsys):
+    for argv, status in ([], 2), (["fly"], 2), (["--help"], 0):
+        assert main(argv) == status
+        shown = capsys.readouterr()
+        assert all(name in (shown.out if status == 0 else shown.err) for name in COMMANDS)
+
+
+def test_commands_may_be_written_with_a_dash(capsys):
+    with pytest.raises(SystemExit):
+        main(["make-sample", "--help"])
+    assert "usage: make_sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("error", "status"), [(InputError("no"), 2), (KeyboardInterrupt(), 130), (BrokenPipeError(), 141)])
+def test_how_a_command_ends(error, status, capsys):
+    def command(_: object) -> int:
+        raise error
+
+    assert guarded(command) == status
+    assert capsys.readouterr().err == {2: "error: no\n", 130: "interrupted\n", 141: ""}[status]
+
+
+# --- predict ---
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of two pictures of one stem, a bad one and something else."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (48, 80, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / "a.png")
+    Image.fromarray(noise[:, ::-1]).save(folder / "a.jpg")
+    Image.fromarray(noise[::-1]).save(folder / "b.PNG")
+    (folder / "broken.jpg").write_bytes((folder / "a.jpg").read_bytes()[:300])
+    (folder / "empty.png").touch()
+    (folder / "notes.txt").write_text("not a picture")
+    return folder
+
+
+def test_predict_on_a_picture(weights_file, photos, tmp_path, capsys):
+    out = tmp_path / "seen"
+    options = ["--weights", str(weights_file), "--source", str(photos / "b.PNG"), "--out", str(out), "--confidence", "0.05"]
+    assert run("predict", options) == 0
+    told = capsys.readouterr().out.splitlines()
+    found = json.loads((out / "predictions.json").read_text())
+    assert found and {row["image_id"] for row in found} == {"b"} and all(row["score"] > 0.05 for row in found)
+    assert told[-1] == f"1 picture(s), {len(found)} box(es) -> {out}" and len(told) == len(found) + 1
+    drawn, original = (np.asarray(Image.open(p).convert("RGB")) for p in (out / "b.jpg", photos / "b.PNG"))
+    assert drawn.shape == original.shape
+    for row in found:
+        x, y, width, height = row["bbox"]
+        assert x >= 0 and y >= 0 and x + width <= 80.01 and y + height <= 48.01
+
+
+def test_nothing_seen_is_said(weights_file, photos, tmp_path, capsys):
+    options = ["--weights", str(weights_file), "--source", str(photos / "a.png"), "--out", str(tmp_path), "--confidence", "1"]
+    assert run("predict", options) == 0
+    assert capsys.readouterr().out.startswith("nothing seen\n1 picture(s), 0 box(es)")
+    assert json.loads((tmp_path / "predictions.json").read_text()) == [] and (tmp_path / "a.jpg").exists()
+
+
+def test_bad_pictures_in_a_folder_are_told_and_the_others_done(weights_file, photos, tmp_path, capsys):
+    out = tmp_path / "seen"
+    options = ["--timesteps", "1", "--size", "96", "--confidence", "0.05", "--amp", "bf16"]
+    assert run("predict", ["--weights", str(weights_file), "--source", str(photos), "--out", str(out), *options]) == 1
+    shown = capsys.readouterr()
+    assert "3 picture(s)" in shown.out and "; 2 left out" in shown.out
+    told = [line for line in shown.err.splitlines() if line.startswith("left out: ")]
+    assert len(told) == 2 and "broken.jpg" in told[0] and "empty.png" in told[1] and "Traceback" not in shown.err
+    # a.jpg and a.png share a stem: neither takes the other's place
+    assert {p.name for p in out.iterdir()} == {"a.jpg.jpg", "a.png.jpg", "b.jpg", "predictions.json"}
+    assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} == {"a.jpg", "a.png", "b"}
+
+
+def test_predict_never_writes_over_its_source(weights_file, photos, capsys):
+    before = {p: p.read_bytes() for p in photos.iterdir()}
+    for source in (photos, photos / "a.jpg"):
+        assert "they would be overwritten" in bad(capsys, "predict", "--weights", weights_file, "--source", source, "--out", photos / ".")
+    assert {p: p.read_bytes() for p in photos.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--source", "nowhere.jpg"], "nowhere.jpg: no such picture or folder"),
+        (["--source", "EMPTY"], "no pictures here (looked for .avif, .bmp, .gif, .jpeg"),
+        (["--weights", "nowhere.safetensors"], "nowhere.safetensors: no such weights file"),
+        (["--weights", "PHOTO"], "not a whole safetensors file"),
+        (["--size", "100"], "--size must be a multiple of 32, got 100"),
+        (["--size", "0"], "--size must be a multiple of 32, got 0"),
+        (["--timesteps", "0"], "--timesteps must be at least 1, got 0"),
+        (["--confidence", "1.5"], "--confidence must be between 0 and 1, got 1.5"),
+        (["--nms-iou", "-1"], "--nms-iou must be between 0 and 1, got -1"),
+        (["--confidence", "high"], "argument --confidence: invalid float value: 'high'"),
+        (["--device", "abacus"], "device 'abacus' is not to be had here"),
+        (["--out", "PHOTO"], "cannot be written"),
+        (["--confidance", "0.5"], "unrecognized arguments: --confidance 0.5; did you mean --confidence?"),
+    ],
+)
+def test_what_predict_refuses(weights_file, photos, tmp_path, capsys, options, message):
+    (tmp_path / "empty").mkdir()
+    places = {"PHOTO": str(photos / "a.png"), "EMPTY": str(tmp_path / "empty")}
+    usual = ["--weights", weights_file, "--source", photos / "b.PNG", "--out", tmp_path / "out"]
+    assert message in bad(capsys, "predict", *usual, *(places.get(word, word) for word in options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_needs_weights_and_a_source(capsys):
+    assert "the following arguments are required: --weights, --source" in bad(capsys, "predict")
+
+
+# --- train ---
+
+
+def test_train_tells_the_result_and_goes_on_when_asked(sample_root, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = [*TINY, "--batch", "2", "--data", str(sample_root), "--classes", "sample", "--out", str(out), "--quiet"]
+    assert run("train", [*options, "--max-minutes", "1e-9"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 3 and told[-1] == f"stopped after epoch 0 and 1 batches; go on with --resume {out}"
+    assert "already holds a run; --resume it, or give another --out" in bad(capsys, "train", *options)
+    assert run("train", ["--resume", str(out), "--epochs", "2", "--max-minutes", "0", "--quiet"]) == 0
+    told = capsys.readouterr().out
+    assert "mAP@0.5" in told and f"best weights     {out}/best.safetensors" in told and "2 epochs" in told
+    assert (out / "predictions.png").exists() and "epochs: 2\n" in (out / "config.yaml").read_text()
+
+    # what it left is what the other commands take
+    picture = next((sample_root / "VOCdevkit" / "VOC2007" / "JPEGImages").iterdir())
+    for weights in ("best", "last"):
+        options = ["--weights", str(out / f"{weights}.safetensors"), "--source", str(picture), "--out", str(tmp_path / weights)]
+        assert run("predict", options) == 0
+    ema = ["--weights", str(out / "last.safetensors"), "--weights-of", "ema", "--data", str(sample_root), "--split", "2007:val"]
+    assert run("eval", [*ema, "--limit", "1", "--workers", "0", "--quiet", "--json", str(tmp_path / "m.json")]) == 0
+
+
+def test_without_data_the_sample_set_is_drawn(tmp_path, monkeypatch):
+    from spyolo.cli import train
+    from spyolo.data import sample
+
+    drawn = []
+    monkeypatch.setattr(sample, "make_sample", lambda folder, **_: drawn.append(folder))
+    config = train.resolve(train.parser().parse_args(["--lr", "0.5"]))
+    assert drawn == [train.SAMPLE_FOLDER] and config.data == str(train.SAMPLE_FOLDER)
+    assert config.classes == SAMPLE_CLASSES and config.lr == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ephocs", "3"], "train: unrecognized arguments: --ephocs 3; did you mean --epochs?"),
+        (["--epoch", "3"], "did you mean --epochs?"),
+        (["surplus"], "unrecognized arguments: surplus"),
+        (["--lr"], "argument --lr: expected one argument"),
+        (["--lr", "fast"], "command line: lr must be a number, got 'fast'"),
+        (["--size", "100"], "size must be a multiple of 32, got 100"),
+        (["--classes", "cat,cat"], "names cat more than once"),
+        (["--preset", "coco"], "coco.yaml: no such config file; presets are"),
+        (["--preset", "PRESET"], "mine.yaml: unknown field 'learning_rte'"),
+        (["--preset", "voc"], "--data is missing: the folder that holds VOCdevkit"),
+        (["--data", "nowhere"], "no VOC devkit in nowhere: looked for"),
+        (["--data", "DATA", "--train", "2007:tarin"], "tarin.txt does not exist; image sets there:"),
+        (["--data", "DATA", "--train", "2007:"], "split '2007:' in '2007:' is not understood"),
+        (["--data", "DATA", "--out", "FILE"], "cannot be written"),
+        (["--data", "DATA", "--device", "abacus"], "device 'abacus' is not to be had here"),
+        (["--data", "DATA", "--init", "nowhere.safetensors"], "nowhere.safetensors: no such weights file"),
+        (["--resume", "nowhere"], "nowhere: no run to resume here"),
+    ],
+)
+def test_what_train_refuses(sample_root, tmp_path, capsys, options, message):
+    (tmp_path / "mine.yaml").write_text("learning: {learning_rte: 1}\n")
+    (tmp_path / "file").touch()
+    places = {"PRESET": str(tmp_path / "mine.yaml"), "DATA": str(sample_root), "FILE": str(tmp_path / "file")}
+    usual = [*TINY, "--classes", "sample", "--out", tmp_path / "run", "--quiet"]
+    assert message in bad(capsys, "train", *usual, *(places.get(word, word) for word in options))
+    assert not (tmp_path / "run").exists() and (tmp_path / "file").read_bytes() == b""
+
+
+def test_init_belongs_to_a_new_run(sample_root, tmp_path, capsys, weights_file):
+    (tmp_path / "config.yaml").write_text("")
+    assert "--init starts a new run" in bad(capsys, "train", "--resume", tmp_path, "--init", weights_file)
+
+
+# --- weights of another class count ---
+
+
+@pytest.fixture
+def two_classes(tmp_path):
+    detector = build_detector("spyv4_lite", 2, width=0.05)
+    save_weights(tmp_path / "two.safetensors", detector, WeightsInfo(detector.spec, ("cat", "dog"), 64, 1))
+    return tmp_path / "two.safetensors"
+
+
+@pytest.fixture
+def contradictory(two_classes):
+    """Its description says three classes, its heads have two."""
+    tensors, metadata = load_tensors(two_classes)
+    spec = json.loads(metadata["spec"]) | {"num_classes": 3}
+    save_file(tensors, two_classes, metadata | {"spec": json.dumps(spec), "classes": '["cat", "dog", "elf"]'})
+    return two_classes
+
+
+def test_a_warm_start_from_another_class_count(two_classes, sample_root, tmp_path, capsys):
+    options = [*TINY, "--classes", "sample", "--data", sample_root, "--out", tmp_path / "run", "--init", two_classes]
+    assert f"two.safetensors: weights for 2 classes, the detector has {len(SAMPLE_CLASSES)}" in bad(capsys, "train", *options)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["eval", "predict"])
+def test_heads_that_contradict_their_description(command, contradictory, sample_root, photos, tmp_path, capsys):
+    rest = {"eval": ["--data", sample_root, "--json", tmp_path / "m.json"], "predict": ["--source", photos, "--out", tmp_path / "out"]}
+    error = bad(capsys, command, "--weights", contradictory, *rest[command])
+    assert "two.safetensors: tensor heads.0." in error and "expected (24," in error
+    assert not (tmp_path / "m.json").exists() and not (tmp_path / "out").exists()
+
+
+def test_eval_says_so_when_detector_and_data_share_no_class(two_classes, sample_root, tmp_path, capsys):
+    options = ["--weights", two_classes, "--data", sample_root, "--split", "2007:val", "--workers", "0", "--quiet", "--limit", "2"]
+    assert run("eval", [str(o) for o in [*options, "--json", tmp_path / "m.json"]]) == 0
+    error = capsys.readouterr().err
+    assert "object of unknown class left out: " in error and "Traceback" not in error
+    assert "is none of the 2 classes in use" in bad(capsys, "eval", *options, "--strict", "--json", tmp_path / "n.json")
+
+
+# --- bad samples: a warning with a count, or --strict ---
+
+
+@pytest.fixture
+def spoilt(make_devkit):
+    """Four pictures: one empty, one of another size than its XML says, two good."""
+    cat = [Thing("cat", (5, 5, 40, 40))]
+    make_devkit({"a": cat, "b": cat, "c": cat, "d": cat})
+    root = make_devkit({"c": cat}, split="val")
+    pictures = root / "VOCdevkit" / "VOC2007" / "JPEGImages"
+    (pictures / "a.jpg").write_bytes(b"")
+    shutil.copy(pictures / "c.jpg", pictures / "b.jpg")
+    Image.new("RGB", (32, 24)).save(pictures / "b.jpg")
+    return root
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_bad_pictures_are_warned_of_and_counted_or_refused(spoilt, tmp_path, capsys, recwarn, workers):
+    options = [*TINY, "--classes", "cat", "--data", spoilt, "--augment", "eval", "--batch", 1, "--workers", workers, "--quiet"]
+    error = bad(capsys, "train", *options, "--strict", "yes", "--out", tmp_path / "strict")
+    assert "a.jpg" in error or "b.jpg is 32 x 24 pixels, but field <size>" in error
+    if workers == 0:
+        assert run("train", [str(o) for o in [*options, "--out", tmp_path / "run"]]) == 0
+        told = [str(w.message) for w in recwarn if "so far" in str(w.message)]
+        assert any("a.jpg" in t for t in told) and any("b.jpg is 32 x 24" in t for t in told) and any("(2 so far)" in t for t in told)
+        assert (tmp_path / "run" / "metrics.json").exists()
+
+
+def test_torch_is_not_loaded_to_say_that_an_option_is_wrong():
+    """A misspelt option is answered at once."""
+    program = "import sys; from spyolo.cli import run; s = run('train', ['--ephocs', '3']); sys.exit(s + 10 * ('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2 and "did you mean --epochs?" in done.stderr

@@ -19,7 +19,7 @@ if str(ROOT) not in sys.path:
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained detector of the drawn shapes: what it finds means nothing, but at a confidence near 0 it finds something."""
+    """An untrained detector of the drawn shapes: what it finds means nothing, but it finds something."""
     import torch
 
     from spyolo.checkpoint import WeightsInfo, save_weights
@@ -28,6 +28,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     detector = build_detector("spyv4_lite", len(SAMPLE_CLASSES), width=0.1)
+    for head in detector.heads:
+        torch.nn.init.zeros_(head.conv.bias)  # no prior: scores around 1/4
     path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
     save_weights(path, detector, WeightsInfo(detector.spec, SAMPLE_CLASSES, size=96, timesteps=2))
     return path

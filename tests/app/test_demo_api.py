@@ -1,0 +1,74 @@
+"""The served page from a script: the detect endpoint, its schema, bad input, two users at once, and nothing fetched from elsewhere."""
+
+from __future__ import annotations
+
+import re
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from gradio_client import Client, handle_file
+
+from spyolo.drawing import save_image
+
+
+@pytest.fixture(scope="module")
+def client(server: str) -> Client:
+    return Client(server, verbose=False)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Any:
+    noise = np.random.default_rng(0).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+    return handle_file(str(save_image(tmp_path / "noise.png", noise)))
+
+
+def test_a_script_gets_boxes(client: Client, picture: Any, models: Any) -> None:
+    boxed, strip, numbers, meter, message = client.predict(picture, 0.05, 0.5, 2, models.names()[0], api_name="/detect")
+    assert Path(boxed).stat().st_size > 0 and len(strip) == 2 and "ANN twin" in meter and "found" in message
+    x1, y1, x2, y2 = numbers[0]["box"]
+    assert 0 <= x1 < x2 <= 120 and 0 <= y1 < y2 <= 80 and numbers[0]["class"] in models.load(models.names()[0]).classes
+
+
+def test_the_schema_says_what_goes_in_and_comes_out(client: Client) -> None:
+    endpoints = client.view_api(return_format="dict")["named_endpoints"]
+    assert set(endpoints) == {"/detect", "/video"}
+    detect = endpoints["/detect"]
+    assert [p["label"] for p in detect["parameters"]] == ["Your picture", "Confidence", "Overlap (IoU)", "Time steps (T)", "Model"]
+    assert [r["component"] for r in detect["returns"]] == ["Image", "Gallery", "Json", "Html", "Markdown"]
+
+
+def test_a_file_that_is_no_picture_is_told_and_the_page_goes_on(client: Client, picture: Any, models: Any, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not a picture")
+    bad = handle_file(str(tmp_path / "text.jpg"))
+    boxed, *_, message = client.predict(bad, 0.3, 0.5, 2, models.names()[0], api_name="/detect")
+    assert boxed is None and "text.jpg cannot be read as a picture" in message
+    assert client.predict(picture, 0.3, 0.5, 2, models.names()[0], api_name="/detect")[0] is not None
+
+
+def test_two_users_at_once_get_their_own_answers(server: str, models: Any, tmp_path: Path) -> None:
+    def ask(seed: int) -> tuple[Any, Any]:
+        noise = np.random.default_rng(seed).integers(0, 255, (80, 120, 3), dtype=np.uint8)
+        path = save_image(tmp_path / f"{seed}.png", noise)
+        args = (handle_file(str(path)), 0.05, 0.5, 2, models.names()[0])
+        alone = models.load(models.names()[0]).predictor(confidence=0.05, nms_iou=0.5, timesteps=2).predict(noise)
+        return Client(server, verbose=False).predict(*args, api_name="/detect")[2], alone
+
+    with ThreadPoolExecutor(2) as users:
+        for answer, alone in users.map(ask, (1, 2)):
+            assert [d["score"] for d in answer] == pytest.approx(alone.scores.tolist(), abs=1e-3)
+
+
+def test_files_outside_the_page_are_not_served(server: str, weights: Path) -> None:
+    with pytest.raises(urllib.error.HTTPError, match=r"403|404"):
+        urllib.request.urlopen(f"{server}gradio_api/file=/etc/passwd", timeout=10)
+
+
+def test_the_page_names_no_other_server(server: str) -> None:
+    """What would be fetched at once; what scripts fetch later is watched in the browser test."""
+    html = urllib.request.urlopen(server, timeout=10).read().decode()
+    fetched = re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="(https?://[^"]+)"', html)
+    assert [url for url in fetched if not url.startswith(server)] == []

@@ -11,7 +11,7 @@ from torch import nn
 from torch.utils.data import Sampler
 
 from spyolo.config import Config
-from spyolo.data import VOC_CLASSES, AugmentSettings, DetectionDataset, VOCSet
+from spyolo.data import VOC_CLASSES, AugmentSettings, Batches, DetectionDataset, VOCSet, load_batches
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
 from spyolo.errors import InputError
 from spyolo.learning import BPTT, FPTT, Rule, split_steps
@@ -96,6 +96,13 @@ class EpochOrder(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for i in range(self.first, self.per_epoch):
             yield self.order[i * self.batch : (i + 1) * self.batch]
+
+
+def calibration_batches(config: Config, workers: int, voc: VOCSet | None = None) -> Batches:
+    """Training pictures, letterboxed as in evaluation: norm statistics shall fit what the norms will see."""
+    dataset = DetectionDataset(voc or training_pictures(config), config.size, "eval")
+    order = EpochOrder(len(dataset), config.batch, config.seed, 0, most=config.recalibrate)
+    return load_batches(dataset, workers, batch_sampler=order)
 
 
 def detector(config: Config, num_classes: int) -> SpikingYOLO:

@@ -22,7 +22,7 @@ from spyolo import builders, engine
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, load_tensors, save_tensors, save_weights
 from spyolo.config import Config
-from spyolo.data import DetectionDataset, load_batches
+from spyolo.data import load_batches
 from spyolo.errors import InputError
 from spyolo.evaluation.metrics import evaluate_detections
 from spyolo.files import write_whole
@@ -216,18 +216,13 @@ class Trainer:
         with swapped(self.rule.weights, chosen):
             try:
                 if self.config.recalibrate and norms(self.detector):
-                    engine.recalibrate(self.detector, self.calibration_batches(), self.timesteps, device=self.device, amp=self.config.amp)
+                    batches = builders.calibration_batches(self.config, self.workers, self.train_set.voc)
+                    engine.recalibrate(self.detector, batches, self.timesteps, device=self.device, amp=self.config.amp)
                 yield
             finally:
                 for k, v in self.detector.named_buffers():
                     v.copy_(buffers[k])
                 self.detector.train()
-
-    def calibration_batches(self) -> Any:
-        """Training pictures, letterboxed as in evaluation: the norms shall fit what they will see."""
-        dataset = DetectionDataset(self.train_set.voc, self.config.size, "eval")
-        order = builders.EpochOrder(len(dataset), self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
-        return load_batches(dataset, self.workers, batch_sampler=order)
 
     def detect(self) -> dict[str, Detections]:
         return engine.detect(

@@ -4,7 +4,7 @@ from spyolo.data.classes import VOC_CLASSES, parse_classes, scan_classes
 from spyolo.data.dataset import Batch, DetectionDataset, Sample, collate
 from spyolo.data.images import image_size, read_image
 from spyolo.data.letterbox import Letterbox, letterbox
-from spyolo.data.loading import load_batches
+from spyolo.data.loading import Batches, load_batches
 from spyolo.data.placement import AugmentSettings
 from spyolo.data.problems import DataWarning
 from spyolo.data.sample import make_sample, shuffle_labels
@@ -17,6 +17,7 @@ __all__ = [
     "VOC_CLASSES",
     "AugmentSettings",
     "Batch",
+    "Batches",
     "DataWarning",
     "DetectionDataset",
     "Letterbox",

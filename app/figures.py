@@ -127,8 +127,8 @@ def energy_html(energy: dict[str, Any], spiking: bool) -> str:
         bars.insert(0, ("Synapses only", energy["synaptic_mj"], "#3b82c4"))
     longest = max(value or 0 for _, value, _ in bars) or 1.0
     lines = "".join(
-        f'<div class="meter-name">{escape(name)}</div><div class="meter-track"><div style="width:{100 * value / longest:.1f}%;'
-        f'background:{colour}"></div></div><div class="meter-value">{value:.3f} mJ</div>'
+        f'<div class="meter-name">{escape(name)}</div><div class="meter-value">{value:.3f} mJ</div>'
+        f'<div class="meter-track"><div style="width:{100 * value / longest:.1f}%;background:{colour}"></div></div>'
         for name, value, colour in bars
         if value is not None
     )

@@ -23,7 +23,7 @@ from spyolo.predictor import Predictor
 
 from .figures import boxed, loss_curve
 from .models import Models
-from .parts import TOLD_APART, by_path, read_upload, told
+from .parts import TOLD_APART, by_path, read_upload, shown, told
 
 LARGEST = 800  # pixels, a side
 STEPS = """**1** Give a picture. **2** Name a thing and click two opposite corners of it; box every thing of that kind.
@@ -83,7 +83,7 @@ class LearnTab:
                     known, value=known[0], label="Name of the thing", info="or type a new one", allow_custom_value=True,
                     elem_id="learn-name",
                 )  # fmt: skip
-                self.board = gr.Image(label="Click two corners", interactive=False, height=340, elem_id="board", buttons=[])
+                self.board = shown("Click two corners", 340, "board")
                 with gr.Row():
                     self.unbox = gr.Button("Take back last box", size="sm", elem_id="unbox")
                     self.clear = gr.Button("Start over", size="sm", elem_id="start-over")
@@ -95,10 +95,11 @@ class LearnTab:
                 with gr.Row():
                     self.learn = gr.Button("Learn", variant="primary", elem_id="learn")
                     self.undo = gr.Button("Undo", elem_id="undo")
-                    self.save = gr.Button("Save as new weights", elem_id="save")
+                    self.save = gr.Button("Save", elem_id="save")
                 self.message = gr.Markdown(elem_id="learn-message")
-                self.sees = gr.Image(label="What the copy sees now", interactive=False, height=300, elem_id="learn-seen", buttons=[])
-                self.curve = gr.Plot(label="Loss after each update", format="png", elem_id="loss")
+                self.sees = shown("What the copy sees now", 300, "learn-seen")
+                gr.Markdown("**Loss after each update**")
+                self.curve = gr.Plot(show_label=False, format="png", elem_id="loss")
         self._wire()
 
     def _wire(self) -> None:

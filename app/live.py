@@ -23,7 +23,7 @@ from spyolo.sources import video_frames, video_info
 
 from .figures import boxed
 from .models import Model, Models
-from .parts import TOLD_APART, by_path, read_upload, threshold_sliders, told
+from .parts import TOLD_APART, by_path, read_upload, shown, threshold_sliders, told
 
 CARRIED, FRESH = "Carry the state over (a step or a few a frame)", "Fresh state every frame (T steps)"
 LARGEST_FRAME = 960
@@ -74,8 +74,8 @@ class Stream:
         return (len(self.arrivals) - 1) / max(self.arrivals[-1] - self.arrivals[0], 1e-9)
 
     def tiles(self, boxes: int) -> str:
-        shown = [("latency", f"{1000 * self.latency:.0f} ms"), ("FPS", f"{self.fps:.1f}"), ("frames", self.frames), ("boxes", boxes)]
-        return '<div class="tiles">' + "".join(f'<div class="tile"><b>{v}</b><span>{k}</span></div>' for k, v in shown) + "</div>"
+        values = [("latency", f"{1000 * self.latency:.0f} ms"), ("FPS", f"{self.fps:.1f}"), ("frames", self.frames), ("boxes", boxes)]
+        return '<div class="tiles">' + "".join(f'<div class="tile"><b>{v}</b><span>{k}</span></div>' for k, v in values) + "</div>"
 
 
 class LiveTab:
@@ -111,9 +111,7 @@ class LiveTab:
                 )
                 gr.Markdown("Allow the camera, then press the record button. Browsers give a camera only to localhost or HTTPS.")
             with gr.Column(scale=6, min_width=300):
-                seen = gr.Image(
-                    label="What the network sees", interactive=False, height=400, format="jpeg", elem_id="camera-seen", buttons=[]
-                )
+                seen = shown("What the network sees", 400, "camera-seen", format="jpeg")
                 tiles = gr.HTML(elem_id="camera-tiles")
                 message = gr.Markdown(elem_id="camera-message")
         camera.stream(
@@ -130,7 +128,7 @@ class LiveTab:
                     run = gr.Button("Find objects", variant="primary", elem_id="video-run")
                     stop = gr.Button("Stop", elem_id="video-stop")
             with gr.Column(scale=6, min_width=300):
-                seen = gr.Image(label="As it goes", interactive=False, height=300, format="jpeg", elem_id="video-seen", buttons=[])
+                seen = shown("What the network sees", 300, "video-seen", format="jpeg")
                 tiles = gr.HTML(elem_id="video-tiles")
                 message = gr.Markdown(elem_id="video-message")
                 result = gr.Video(label="Annotated video", interactive=False, height=300, elem_id="video-result")
@@ -179,13 +177,13 @@ class LiveTab:
             for image in frames:
                 found = stream.see(model, predictor, image, mode, steps)
                 boxes += len(found)
-                shown = boxed(image, found, model.classes)
-                video.add(shown)
+                drawn = boxed(image, found, model.classes)
+                video.add(drawn)
                 if time.perf_counter() - last > PREVIEW_EVERY:
                     last = time.perf_counter()
-                    yield [shown, stream.tiles(len(found)), gr.skip(), f"Frame {stream.frames}" + (f" of about {length}" if length else "")]
+                    yield [drawn, stream.tiles(len(found)), gr.skip(), f"Frame {stream.frames}" + (f" of about {length}" if length else "")]
                 if stream.frames == MOST_FRAMES:
                     break
         cut = " Longer videos are cut there; `spyolo predict --source` has no limit." if stream.frames == MOST_FRAMES else ""
         said = f"**Done:** {stream.frames} frames, {boxes / stream.frames:.1f} boxes a frame, {1000 * stream.latency:.0f} ms each.{cut}"
-        yield [shown, stream.tiles(len(found)), str(path), said]
+        yield [drawn, stream.tiles(len(found)), str(path), said]

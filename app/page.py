@@ -19,7 +19,7 @@ costs little energy. Here you see what it finds, and every spike on the way ther
 
 CSS = """
 .gradio-container { max-width: 1240px !important; margin: 0 auto !important; }
-.meter-grid { display: grid; grid-template-columns: max-content 1fr max-content; gap: 6px 12px; align-items: center; font-size: 14px; }
+.meter-grid { display: grid; grid-template-columns: max-content max-content 1fr; gap: 6px 12px; align-items: center; font-size: 14px; }
 .meter-track { height: 12px; border-radius: 6px; background: var(--border-color-primary); overflow: hidden; }
 .meter-track > div { height: 100%; border-radius: 6px; min-width: 2px; }
 .meter-value { font-variant-numeric: tabular-nums; text-align: right; }
@@ -29,8 +29,15 @@ CSS = """
 .tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums; }
 .tile span { font-size: 12px; color: var(--body-text-color-subdued); }
 #strip .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 200px)) !important; }
+#strip, #strip .grid-wrap, #strip .gallery-content, #strip .preview { height: auto !important; min-height: 0 !important; max-height: none; }
 #strip .caption-label { font-size: 12px; }
 #maps img { object-fit: contain; max-height: 560px; }
+@media (max-width: 500px) {
+  .gradio-container main { padding: 12px !important; }
+  .gradio-container button[role="tab"] { padding: 0 9px !important; font-size: 14px; }
+  .meter-grid { grid-template-columns: 1fr max-content; gap: 2px 12px; }
+  .meter-track { grid-column: 1 / -1; grid-row: auto; order: 0; margin-bottom: 6px; }
+}
 """
 
 
@@ -60,7 +67,7 @@ def build(models: Models, folder: Path, save_to: Path) -> gr.Blocks:
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Picture"):
                 PictureTab(models, chosen, pictures)
-            with gr.Tab("Webcam and video"):
+            with gr.Tab("Live video"):
                 LiveTab(models, chosen, video, folder)
             with gr.Tab("Learn here"):
                 LearnTab(models, chosen, pictures, save_to)

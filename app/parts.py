@@ -89,6 +89,12 @@ def told(outputs: int, message_at: int = -1) -> Callable[[Callable[..., Any]], C
     return decorate
 
 
+def shown(title: str, height: int, elem_id: str, **how: Any) -> gr.Image:
+    """A picture that answers, under a heading: Gradio's own label would lie over the picture's corner, and over the boxes there."""
+    gr.Markdown(f"**{title}**")
+    return gr.Image(label=title, show_label=False, interactive=False, height=height, elem_id=elem_id, **({"buttons": []} | how))
+
+
 def threshold_sliders(prefix: str) -> tuple[gr.Slider, gr.Slider]:
     """Confidence and overlap."""
     return (

@@ -12,7 +12,7 @@ from spyolo.errors import InputError
 from . import figures
 from .insight import Sight, trace, watch
 from .models import Models
-from .parts import TOLD_APART, by_path, listed, read_upload, threshold_sliders, told
+from .parts import TOLD_APART, by_path, listed, read_upload, shown, threshold_sliders, told
 
 POINT = "**Click anywhere in “What the network sees”** to watch the neurons under that point, step by step."
 LAYERS_SHOWN = 3
@@ -44,20 +44,19 @@ class PictureTab:
                     info="how long the neurons look: more steps, more energy",
                 )  # fmt: skip
             with gr.Column(scale=6, min_width=300):
-                self.seen = gr.Image(
-                    label="What the network sees", interactive=False, height=400, elem_id="seen", buttons=["fullscreen", "download"]
-                )
+                self.seen = shown("What the network sees", 400, "seen", buttons=["fullscreen", "download"])
                 self.message = gr.Markdown("Drop a picture or choose one.", elem_id="picture-message")
                 self.energy = gr.HTML(elem_id="energy")
+        gr.Markdown("**After each time step**")
         self.strip = gr.Gallery(
-            label="After each time step", columns=4, height="auto", object_fit="contain", elem_id="strip", buttons=[]
+            label="After each time step", show_label=False, columns=4, height="auto", object_fit="contain", elem_id="strip", buttons=[]
         )
         self._inside()
         self._wire()
 
     def _inside(self) -> None:
         with gr.Tabs(elem_id="inside"):
-            with gr.Tab("Spike maps"):
+            with gr.Tab("Spikes"):
                 self.layers = gr.Dropdown(
                     [], multiselect=True, label="Layers", info="from the first layer to the last; brighter: more neurons fired there",
                     elem_id="layers",
@@ -67,21 +66,21 @@ class PictureTab:
                 )
             with gr.Tab("Firing rates"):
                 self.rates = gr.Plot(show_label=False, format="png", elem_id="rates")
-            with gr.Tab("Membrane traces"):
+            with gr.Tab("Membranes"):
                 self.pointed = gr.Markdown(POINT, elem_id="pointed")
                 self.layer = gr.Dropdown([], label="Layer", elem_id="trace-layer")
                 self.trace = gr.Plot(show_label=False, format="png", elem_id="trace")
                 self.point = gr.State(None)
-            with gr.Tab("Boxes as numbers"):
+            with gr.Tab("Numbers"):
                 self.numbers = gr.JSON(show_label=False, elem_id="numbers")
 
     def _wire(self) -> None:
         asked = [self.upload, self.confidence, self.iou, self.steps, self.chosen]
-        shown = [self.seen, self.strip, self.numbers, self.energy, self.message, self.sight]
+        told_all = [self.seen, self.strip, self.numbers, self.energy, self.message, self.sight]
         drawn = [self.layers, self.maps, self.rates, self.layer]
         first = gr.on(
             [self.upload.change, self.confidence.release, self.iou.release, self.steps.release, self.chosen.change],
-            self.detect, asked, shown, api_name="detect", trigger_mode="always_last", concurrency_limit=2,
+            self.detect, asked, told_all, api_name="detect", trigger_mode="always_last", concurrency_limit=2,
             api_description="Find objects in a picture. Give the picture, confidence (0..1), overlap (IoU, 0..1), time steps (1..16) and "
             "a model's path as the page lists it. Returns: the picture with boxes; a list of pictures, one a time step; the boxes as "
             '[{"class", "score", "box": [x1, y1, x2, y2]}] in pixels; the energy meter as HTML; a message (bad input is told there).',

@@ -92,7 +92,7 @@ def test_a_picture_its_sliders_and_its_spikes(tab: Any) -> None:
     tab.wait_for_function(f"document.querySelectorAll('#strip img').length == {before + 2}")
     open_tab(tab, "Firing rates")
     appears(tab, "#rates img")
-    open_tab(tab, "Membrane traces")
+    open_tab(tab, "Membranes")
     click_at(tab, "seen", 0.4, 0.5)
     appears(tab, "#trace img")
     assert fits(tab)
@@ -105,7 +105,7 @@ def test_a_text_file_named_jpg_is_told(tab: Any, tmp_path: Path) -> None:
 
 
 def test_a_video_comes_out_annotated_and_plays(tab: Any) -> None:
-    open_tab(tab, "Webcam and video", "Video file")
+    open_tab(tab, "Live video", "Video file")
     choose_example(tab)
     tab.wait_for_selector("#video video")
     tab.locator("#video-run").click()
@@ -115,7 +115,7 @@ def test_a_video_comes_out_annotated_and_plays(tab: Any) -> None:
 
 
 def test_the_webcam_runs_and_counts_its_frames(tab: Any) -> None:
-    open_tab(tab, "Webcam and video")
+    open_tab(tab, "Live video")
     tab.get_by_text("Click to Access Webcam").click()
     tab.get_by_label("capture photo").locator("visible=true").click()
     tab.wait_for_function("Number(document.querySelectorAll('#camera-tiles b')[2]?.textContent) > 20", timeout=90_000)

@@ -33,7 +33,9 @@ CSS = """
 #strip .caption-label { font-size: 12px; }
 #maps img { object-fit: contain; max-height: 560px; }
 @media (max-width: 500px) {
+  .gradio-container, .gradio-container .main, .gradio-container main { max-width: 100vw !important; min-width: 0 !important; }
   .gradio-container main { padding: 12px !important; }
+  .gradio-container .column, .gradio-container .tabs { min-width: 0 !important; }
   .gradio-container button[role="tab"] { padding: 0 9px !important; font-size: 14px; }
   .meter-grid { grid-template-columns: 1fr max-content; gap: 2px 12px; }
   .meter-track { grid-column: 1 / -1; grid-row: auto; order: 0; margin-bottom: 6px; }

@@ -64,7 +64,7 @@ class PictureTab:
                 self.maps = gr.Image(
                     show_label=False, interactive=False, image_mode="RGBA", format="png", elem_id="maps", buttons=["fullscreen"]
                 )
-            with gr.Tab("Firing rates"):
+            with gr.Tab("Rates"):
                 self.rates = gr.Plot(show_label=False, format="png", elem_id="rates")
             with gr.Tab("Membranes"):
                 self.pointed = gr.Markdown(POINT, elem_id="pointed")

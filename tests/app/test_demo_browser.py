@@ -90,7 +90,7 @@ def test_a_picture_its_sliders_and_its_spikes(tab: Any) -> None:
     before = tab.locator("#strip img").count()
     set_slider(tab, "picture-steps", before + 2)
     tab.wait_for_function(f"document.querySelectorAll('#strip img').length == {before + 2}")
-    open_tab(tab, "Firing rates")
+    open_tab(tab, "Rates")
     appears(tab, "#rates img")
     open_tab(tab, "Membranes")
     click_at(tab, "seen", 0.4, 0.5)

@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help train test lint check demo clean
+.PHONY: help train test demo lint check clean
 
 help:
 	@echo "make train   draw the sample set, train a narrow spyv4_lite on it with FPTT, show the result (minutes)"
 	@echo "make test    run the tests"
+	@echo "make demo    open the demo in the browser"
 	@echo "make check   tests, ruff, mypy and the import rules, as in CI"
 	@echo "make clean   remove .venv and runs/sample*"
 
@@ -25,6 +26,10 @@ train: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
+
+demo: $(STAMP)
+	@$(BIN)/python -c "import gradio" 2>/dev/null || $(BIN)/python -m pip install --quiet -e ".[app]"
+	$(BIN)/python app/demo.py $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -269,7 +269,8 @@ def test_recalibration_is_a_plain_mean_over_batches(dataset):
     detector = tiny(start="zeros").eval()
     batches = [collate([dataset[i] for i in chosen]) for chosen in ((0, 1), (2, 3, 4))]
     first = norms(detector)[0]
-    first.running_mean.fill_(1e3)  # what was there before must not matter
+    first.running_mean.fill_(1e3)  # what was there before must not matter, however long it took
+    first.num_batches_tracked.fill_(50)
     engine.recalibrate(detector, batches, 3, device=torch.device("cpu"))
     conv = detector.backbone.conv1.synapse.conv
     currents = [conv(b.images / 255).detach() for b in batches]

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a detector",
     "eval": "measure a detector, or a file of predictions",
     "predict": "draw boxes on pictures",
+    "demo": "open the demo in the browser",
     "make_sample": "draw the VOC-format sample set",
     "convert": "convert between VOC folders, COCO JSON and YOLO text",
     "anchors": "fit anchors to a data set",

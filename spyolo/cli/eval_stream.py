@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
-    import torch
 
     from spyolo.detection import SpikingYOLO
 

@@ -1,7 +1,7 @@
 """Draw a small data set in VOC's format, so that everything can be tried without a download.
 
     tools/make_sample.py --out data/sample
-    tools/train.py --data data/sample --classes cross,disc,ring,square,star,triangle
+    tools/train.py --data data/sample --classes cross,disc,ring,square,triangle
 
 Its classes are told apart by shape alone. The same arguments give the same files, byte for byte; a folder that holds them is left as it is.
 """

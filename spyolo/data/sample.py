@@ -17,7 +17,7 @@ from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
 from spyolo.files import write_whole
 
-DRAWING = 2  # raise when the pictures change, so that older folders are drawn again
+DRAWING = 3  # raise when the pictures change, so that older folders are drawn again
 HELD_OUT = 5  # every fifth picture goes into `val`
 
 

@@ -13,15 +13,15 @@ import numpy as np
 
 from spyolo.data.annotation import Annotation, Thing
 
-SAMPLE_CLASSES = ("cross", "disc", "ring", "square", "star", "triangle")
+SAMPLE_CLASSES = ("cross", "disc", "ring", "square", "triangle")
 
 PICTURE_SIZES = ((256, 192), (192, 256), (256, 224), (256, 256))  # width, height
 SIDES = (0.08, 0.70)  # longer side of a box against the picture's shorter side, uniform
-SMALL = 0.10  # below this an object is marked difficult
+SMALL = 0.13  # below this an object is marked difficult
 IN_VIEW = (0.50, 0.70)  # part of a box that later boxes leave free: at least the first; below the second it is marked difficult
 OVERLAP = 0.19  # probability that an object is put upon another one; comes to a quarter of the objects that touch another
 MAX_ROTATION = 25.0  # degrees, either way
-CONTRAST = 80.0  # least distance in RGB between an object and what is under it
+CONTRAST = 110.0  # least distance in RGB between an object and what is under it
 _SUPERSAMPLE = 4
 _CROSS = np.array([(1, 3), (1, 1), (3, 1), (3, -1), (1, -1), (1, -3), (-1, -3), (-1, -1), (-3, -1), (-3, 1), (-1, 1), (-1, 3)], float)
 
@@ -63,7 +63,6 @@ def outline(name: str, rotation: float) -> list[np.ndarray]:
         "disc": [circle],
         "ring": [circle, circle * 0.55],
         "square": [_polar(np.ones(4), start=45)],
-        "star": [_polar(np.tile([1.0, 0.42], 5), start=90)],
         "triangle": [_polar(np.ones(3), start=90)],
     }[name]
     angle = np.deg2rad(rotation)
@@ -89,7 +88,7 @@ def background(rng: np.random.Generator, width: int, height: int) -> np.ndarray:
     ramp = (np.cos(angle) * x + np.sin(angle) * y) * rng.uniform(0.2, 0.6) + 0.5
     image = one + (other - one) * ramp[..., None]
     for cells in (4, 12, 40):
-        cloud = rng.normal(0, rng.uniform(2, 14), (cells, cells, 3)).astype(np.float32)
+        cloud = rng.normal(0, rng.uniform(2, 10), (cells, cells, 3)).astype(np.float32)
         image += cv2.resize(cloud, (width, height), interpolation=cv2.INTER_CUBIC)
     if rng.random() < 0.4:
         angle = rng.uniform(0, np.pi)

@@ -48,7 +48,7 @@ def test_it_is_read_by_the_code_that_reads_voc(sample_root):
     train, val = (VOCSet(sample_root, f"2007:{name}", SAMPLE_CLASSES, strict=True) for name in ("train", "val"))
     assert (len(train), len(val)) == (16, 4) and not set(train.ids) & set(val.ids)
     assert all(train.image(i).shape[:2] == train.size(i)[::-1] and 1 <= len(train.objects(i)) <= 5 for i in range(len(train)))
-    flagged = VOCSet(sample_root, "2007:star_trainval", SAMPLE_CLASSES)
+    flagged = VOCSet(sample_root, "2007:square_trainval", SAMPLE_CLASSES)
     assert len(flagged) == 20
 
 

@@ -87,7 +87,7 @@ def test_recurrent_weights_carry_the_spikes_of_the_step_before():
 
 
 def test_dense_ltc_parameters():
-    # Synapse 2 -> 128, recurrent 128 -> 128, and one gate each for membrane and adaptation, 2 * 128 -> 128; all but the recurrent one with bias.
+    # Synapse 2 -> 128, recurrent 128 -> 128 (without bias), and a gate each for membrane and adaptation, 2 * 128 -> 128.
     cell = dense_ltc(2, 128)
     parts = {name: sum(p.numel() for p in part.parameters()) for name, part in cell.named_children()}
     assert parts == {"synapse": 3 * 128, "unit": 2 * (256 * 128 + 128), "recurrent": 128 * 128}

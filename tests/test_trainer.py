@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from spyolo import engine
 from spyolo.checkpoint import WeightsInfo, load_detector, load_tensors, save_weights
 from spyolo.config import Config, load_config
 from spyolo.data import SAMPLE_CLASSES
@@ -107,6 +108,29 @@ def test_an_epoch_is_evaluated_when_due_and_the_last_always(tiny_config):
     assert [row["voc10_ap50"] != "" for row in rows(config.out)] == [False, True, True]
 
 
+def test_the_log_holds_the_means_of_each_epoch(tiny_config, monkeypatch):
+    inner, losses = engine.train_batch, []
+
+    def noted(*args, **how):
+        log = inner(*args, **how)
+        losses.append(log.loss.item())
+        return log
+
+    monkeypatch.setattr(engine, "train_batch", noted)
+    config = tiny_config(**SHORT | {"epochs": 2})
+    Trainer(config, quiet=True).fit()
+    expected = [sum(losses[:4]) / 4, sum(losses[4:]) / 4]
+    assert [float(row["loss"]) for row in rows(config.out)] == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_reference_goes_on_from_its_average_after_each_epoch(tiny_config):
+    config = tiny_config(**SHORT, form="reference")
+    trainer = Trainer(config, quiet=True)
+    trainer.fit()
+    tensors, _ = load_tensors(trainer.folder.last)
+    assert all(torch.equal(tensors[f"model.{name}"], tensors[f"average.{name}"]) for name in trainer.weight_names())
+
+
 def test_a_folder_that_holds_a_run_is_left_alone(whole):
     before = {p: p.read_bytes() for p in Path(whole.out).iterdir()}
     with pytest.raises(InputError, match="already holds a run; --resume it, or give another --out"):
@@ -181,6 +205,15 @@ def test_the_same_seed_is_the_same_run_and_another_is_not(whole, tiny_config):
     first = Trainer(tiny_config(), quiet=True)
     assert not torch.equal(next(other.batches().__iter__()).images, next(first.batches().__iter__()).images)
     assert not torch.equal(other.rule.weights[0], first.rule.weights[0])
+
+
+def test_each_epoch_varies_its_pictures_anew(tiny_config):
+    trainer, seen = Trainer(tiny_config(augment="train"), quiet=True), []
+    for trainer.epoch in (0, 1, 0):
+        seen.append({name: image for batch in trainer.batches() for name, image in zip(batch.ids, batch.images)})
+    assert seen[0].keys() == seen[1].keys()
+    assert not any(torch.equal(seen[0][name], seen[1][name]) for name in seen[0])
+    assert all(torch.equal(seen[0][name], seen[2][name]) for name in seen[0])
 
 
 def test_loader_processes_bring_the_same_batches(tiny_config):

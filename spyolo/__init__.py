@@ -1,3 +1,23 @@
 """spyolo: a Spiking-YOLOv4 detector of liquid-time-constant neurons, trained online with FPTT."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from spyolo.checkpoint import load_detector
+    from spyolo.detection import build_detector
+    from spyolo.predictor import Predictor
+
 __version__ = "0.1.0"
+__all__ = ["Predictor", "build_detector", "load_detector"]
+
+_HOMES = {"Predictor": "spyolo.predictor", "build_detector": "spyolo.detection", "load_detector": "spyolo.checkpoint"}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names are loaded when asked for: `--help` of a command line needs no torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'spyolo' has no attribute {name!r}")

@@ -8,6 +8,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make train   draw the sample set, train a narrow spyv4_lite on it with FPTT, show the result (minutes)"
+	@echo "             (again: goes on where it was stopped, or shows the result; make clean starts anew)"
 	@echo "make test    run the tests"
 	@echo "make demo    open the demo in the browser"
 	@echo "make check   tests, ruff, mypy and the import rules, as in CI"
@@ -22,7 +23,7 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 train: $(STAMP)
-	$(BIN)/python tools/train.py --preset sample --out runs/sample $(ARGS)
+	$(BIN)/python tools/train.py $(if $(wildcard runs/sample/config.yaml),--resume runs/sample,--preset sample --out runs/sample) $(ARGS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)

@@ -34,8 +34,8 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_workers(asked: int) -> int:
-    """-1: all cores but two, at most 8. On two cores the training threads would wait for the one that a loader holds up: measured, a step
-    took 1.7 times as long beside a worker as it does when it loads its pictures itself."""
+    """-1: all cores but two, at most 8. On two cores each step would wait for the training thread whose core a loader holds: there the
+    trainer loads its pictures itself."""
     return max(0, min(8, (os.cpu_count() or 1) - 2)) if asked < 0 else asked
 
 

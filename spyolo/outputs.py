@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -57,7 +58,7 @@ class Whole:
             os.replace(self.part, self.path)
 
 
-class Table(Whole):
+class Table(Whole, ABC):
     """A text file that grows by `add(picture, size, found, frame)`; base of the two below."""
 
     def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
@@ -68,8 +69,9 @@ class Table(Whole):
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror or error})") from error
 
+    @abstractmethod
     def add(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None = None) -> None:
-        raise NotImplementedError
+        """Write what was found in one picture, or in one frame of a video."""
 
     def close(self) -> None:
         if not self.file.closed:

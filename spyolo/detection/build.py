@@ -12,7 +12,7 @@ DETECTORS: dict[str, DetectorSpec] = {
     # The paper's network: 3x3 gates, logits of the last step.
     "spyv4": DetectorSpec(name="spyv4", readout="last", units=Units(gate="conv")),
     # Our default: depthwise gates, leaky readout. Arctan's tails reach neurons far from their threshold, and a lower threshold lets more of
-    # them speak: both learn faster than the paper's setting (`--surrogate multi_gaussian --threshold 1`).
+    # them speak: both learned faster in development, a comparison not repeated since (docs/training.md).
     "spyv4_lite": DetectorSpec(name="spyv4_lite", readout="leaky", units=Units(gate="depthwise", threshold=0.5, surrogate="arctan")),
     # The ANN twin: the same graph of LeakyReLU units; one step is all it needs.
     "yolov4_tiny": DetectorSpec(name="yolov4_tiny", readout="last", units=Units(kind="relu")),

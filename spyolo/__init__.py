@@ -9,11 +9,17 @@ if TYPE_CHECKING:
     from spyolo.checkpoint import load_detector
     from spyolo.detection import build_detector
     from spyolo.predictor import Predictor
+    from spyolo.weights import load
 
 __version__ = "0.1.0"
-__all__ = ["Predictor", "build_detector", "load_detector"]
+__all__ = ["Predictor", "build_detector", "load", "load_detector"]
 
-_HOMES = {"Predictor": "spyolo.predictor", "build_detector": "spyolo.detection", "load_detector": "spyolo.checkpoint"}
+_HOMES = {
+    "Predictor": "spyolo.predictor",
+    "build_detector": "spyolo.detection",
+    "load": "spyolo.weights",
+    "load_detector": "spyolo.checkpoint",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -21,6 +21,7 @@ from torch import Tensor
 from spyolo.detection import DetectorSpec, SpikingYOLO, Units
 from spyolo.errors import InputError
 from spyolo.files import replace_file
+from spyolo.weights import resolve
 
 WEIGHTS_OF = ("w", "average", "ema")
 T = TypeVar("T")
@@ -53,14 +54,12 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+    """Tensors and metadata of a safetensors file, given by its path or by a name of `spyolo.weights`.
 
     Raises:
-        InputError: no such file, or not a whole safetensors file.
+        InputError: no such file or published name, a checksum that differs, or not a whole safetensors file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such weights file")
+    path = resolve(path)
     try:
         with safe_open(path, framework="pt") as f:
             return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118 (safe_open is no dict)

@@ -28,6 +28,7 @@ from spyolo.evaluation.metrics import evaluate_detections
 from spyolo.files import write_whole
 from spyolo.learning import EMA, swapped
 from spyolo.neurons import norms
+from spyolo.pieces import Piece, pieces_of, this_piece
 from spyolo.run_folder import Row, RunFolder
 
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
@@ -61,6 +62,7 @@ class Trainer:
         self.detector = builders.detector(config, len(self.classes)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.warm = bool(config.init) and not resume
         self.untouched = initialise(self.detector, config.init) if self.warm else []
+        self.pieces: list[Piece] = pieces_of(config.init) if self.warm else []
         self.loss = builders.loss(config)
         self.optimizer = builders.optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)
@@ -232,7 +234,13 @@ class Trainer:
         )[self.timesteps]  # fmt: skip
 
     def info(self, metrics: dict[str, Any]) -> WeightsInfo:
+        seconds = self.seconds + sum(float(row["seconds"]) for row in self.history)
+        piece = this_piece(
+            self.config, self.pieces, epochs=self.epoch + self.batch / self.per_epoch, seconds=seconds, device=self.device.type,
+            pictures=len(self.train_set),
+        )  # fmt: skip
         notes = {"epoch": self.epoch, "weights_of": self.config.weights_of, "train": self.config.train, "pictures": len(self.train_set)}
+        notes["pieces"] = [*self.pieces, piece | {k: metrics[k] for k in ("voc10_ap50",) if k in metrics}]
         return WeightsInfo(self.detector.spec, self.classes, self.config.size, self.timesteps, metrics, notes)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
@@ -269,6 +277,7 @@ class Trainer:
         try:
             position, history = json.loads(metadata["position"]), json.loads(metadata["history"])
             self.check_same_run(position, json.loads(metadata["config"])["learning"])
+            self.pieces = json.loads(metadata["notes"]).get("pieces", [])[:-1]  # the last one is this run's own
             names = self.weight_names()
             self.detector.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
             with torch.no_grad():

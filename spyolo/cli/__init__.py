@@ -14,6 +14,7 @@ from spyolo.errors import InputError
 COMMANDS = {
     "train": "train a detector",
     "eval": "measure a detector, or a file of predictions",
+    "publish": "put weights among the published ones: measured, with checksum, manifest and card",
     "predict": "draw boxes on pictures",
     "demo": "open the demo in the browser",
     "make_sample": "draw the VOC-format sample set",

@@ -1,0 +1,158 @@
+"""Put weights among the published ones: half precision, measured as they will be downloaded, with checksum, manifest entry and card.
+
+    tools/publish.py --weights runs/voc/best.safetensors --name spyv4_lite_voc --data DEVKIT --split 2007:val --timesteps 1..4
+
+What is measured is the file that is published. A published file is only replaced by one with a higher VOC10+ AP50 on the same split
+(or with --replace); the log of training pieces comes along in the file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from spyolo.cli.options import Parser
+from spyolo.errors import InputError
+
+DTYPES = ("bf16", "fp16", "fp32")
+KEPT = (  # of the protocol: all but paths of this machine
+    "split", "pictures", "input", "confidence_floor", "nms_iou", "max_detections", "precision_of_convolutions", "device", "coco_backend",
+)  # fmt: skip
+
+
+def parser() -> argparse.ArgumentParser:
+    p = Parser(prog="publish", description=__doc__)
+    p.add_argument("--weights", required=True, metavar="FILE", help="trained weights: best.safetensors of a run, or a published name")
+    p.add_argument("--name", required=True, help="name to publish under, such as spyv4_lite_voc")
+    p.add_argument("--data", required=True, metavar="DIR", help="folder that holds VOCdevkit, to measure on")
+    p.add_argument("--split", default="2007:val", help="pictures measured on [%(default)s]")
+    p.add_argument("--timesteps", default="1..4", help="steps measured [%(default)s]")
+    p.add_argument("--steps", type=int, metavar="T", help="steps that the published file is used with [as trained]")
+    p.add_argument("--size", type=int, help="input side that the published file is used with [as trained]")
+    p.add_argument("--dtype", default="bf16", choices=DTYPES, help="precision of the file [%(default)s]")
+    p.add_argument("--note", default="", help="what a reader must know of the data, such as their resolution")
+    p.add_argument("--to", metavar="DIR", help="folder of published weights [weights/]")
+    p.add_argument("--out", default="runs/publish", metavar="DIR", help="where the evaluation and its report go [%(default)s]")
+    p.add_argument("--replace", action="store_true", help="replace a published file even by a worse one")
+    p.add_argument("--quiet", action="store_true", help="no progress bars")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    from spyolo.weights import folder, read_manifest, write_manifest
+
+    if not args.name.isidentifier():
+        raise InputError(f"--name must be letters, digits and underscores, got {args.name!r}")
+    where = Path(args.to) if args.to else folder()
+    entries = read_manifest(where)
+    with tempfile.TemporaryDirectory() as temporary:
+        candidate = Path(temporary) / f"{args.name}.safetensors"
+        convert(args, candidate)
+        metrics = measured(args, candidate)
+        refuse_worse(args, metrics, entries)
+        finish(args, candidate, metrics)
+        entry = entry_of(args, candidate, metrics)
+        place(candidate, where / entry.file)
+    write_manifest(entries | {entry.name: entry}, where)
+    from spyolo.files import write_whole
+    from spyolo.model_card import card
+
+    write_whole(where / f"{entry.name}.md", card(entry))
+    print(f"published {where / entry.file} (sha256 {entry.sha256[:12]}...), VOC10+ AP50 {100 * metrics['voc10_ap50']:.2f}")
+    return 0
+
+
+def convert(args: argparse.Namespace, path: Path) -> None:
+    """The weights in the precision published, with the steps and the input side they are used with."""
+    import torch
+
+    from spyolo.checkpoint import load_detector, save_weights
+
+    detector, info = load_detector(args.weights)
+    info = replace(info, timesteps=args.steps or info.timesteps, size=args.size or info.size)
+    save_weights(path, detector, info, {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[args.dtype])
+
+
+def measured(args: argparse.Namespace, candidate: Path) -> dict[str, Any]:
+    """metrics.json of the candidate, as `eval` writes it, after every step asked for."""
+    from spyolo.checkpoint import load_detector
+    from spyolo.cli import eval as evaluation
+
+    spiking = load_detector(candidate)[0].spiking
+    steps = ["--timesteps", args.timesteps] if spiking else []
+    quiet = ["--quiet"] if args.quiet else []
+    files = ["--weights", str(candidate), "--data", args.data, "--split", args.split, "--out", args.out]
+    evaluation.main([*files, "--report", "--latency", *steps, *quiet])
+    return json.loads((Path(args.out) / "metrics.json").read_bytes())
+
+
+def headline(args: argparse.Namespace, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The row of the steps that the file is used with. Raises InputError where they were not measured."""
+    from spyolo.checkpoint import load_detector
+
+    detector, info = load_detector(args.weights)
+    steps = (args.steps or info.timesteps) if detector.spiking else 1
+    for row in metrics["anytime"]:
+        if row["timesteps"] == steps:
+            return row
+    raise InputError(f"--timesteps {args.timesteps} leaves out {steps}, the number of steps that the file is used with (--steps)")
+
+
+def refuse_worse(args: argparse.Namespace, metrics: dict[str, Any], entries: dict[str, Any]) -> None:
+    """A published file is only replaced by a better one. Raises InputError."""
+    before, now = entries.get(args.name), headline(args, metrics)["voc10_ap50"]
+    if before is None or args.replace or before.protocol.get("split") != args.split:
+        return
+    if now <= before.metrics["voc10_ap50"]:
+        raise InputError(
+            f"{args.name}: AP50 {100 * now:.2f} is no better than the published {100 * before.metrics['voc10_ap50']:.2f} on {args.split}; "
+            "nothing was replaced (--replace does it all the same)"
+        )
+
+
+def finish(args: argparse.Namespace, candidate: Path, metrics: dict[str, Any]) -> None:
+    """Write the figures into the file itself, where `predict` and the demo show them."""
+    from spyolo.checkpoint import load_tensors, save_tensors
+
+    tensors, metadata = load_tensors(candidate)
+    keys = ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap")
+    row = headline(args, metrics)
+    figures = {k: row[k] for k in keys} | {"split": args.split, "pictures": metrics["protocol"]["pictures"]}
+    save_tensors(candidate, tensors, metadata | {"metrics": json.dumps(figures)})
+
+
+def entry_of(args: argparse.Namespace, candidate: Path, metrics: dict[str, Any]) -> Any:
+    """The manifest's entry: no path of this machine in it."""
+    from spyolo.checkpoint import load_detector
+    from spyolo.pieces import origin
+    from spyolo.weights import Entry, sha256_of
+
+    detector, info = load_detector(candidate)
+    row, protocol = headline(args, metrics), metrics["protocol"]
+    parameters = sum(p.numel() for p in detector.parameters())
+    config = {"size": info.size, "timesteps": row["timesteps"], "parameters": parameters, "dtype": args.dtype, **asdict(info.spec)}
+    training = {k: v for k, v in info.notes.items() if k != "pieces"} | {"pieces": info.notes.get("pieces", [])}
+    training["origin"] = origin(training["pieces"]) if training["pieces"] else "unknown"
+    told = {k: protocol[k] for k in KEPT} | {"timesteps": row["timesteps"], "note": args.note}
+    energy = {"synaptic_mj": row.get("synaptic_mj"), "total_mj": row.get("energy_mj")} if "energy_mj" in row else {}
+    energy["ann_twin_mj"] = metrics.get("energy", {}).get("ann_twin_mj")
+    last = metrics["anytime"][-1]["timesteps"] == row["timesteps"]
+    figures = {k: row[k] for k in ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "latency_ms")} | {"anytime": metrics["anytime"]}
+    if last:  # what eval works out after the last step only
+        figures |= {k: metrics[k] for k in ("coco_ap50", "coco_ap75", "precision", "recall", "f1")}
+        figures["per_class"] = {name: r["voc10_ap50"] for name, r in metrics["per_class"].items()}
+    return Entry(
+        args.name, candidate.name, sha256_of(candidate), config, info.classes, training, told, figures, row.get("firing_rate"), energy
+    )
+
+
+def place(candidate: Path, path: Path) -> None:
+    from spyolo.files import write_whole
+
+    write_whole(path, candidate.read_bytes())

@@ -1,0 +1,64 @@
+"""A model card from a manifest entry: what the file is, what it can do by which protocol, how it came about. No figure is typed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from spyolo.weights import Entry
+
+PIECE_COLUMNS = ("from", "detector", "rule", "timesteps", "size", "batch", "lr", "epochs", "minutes", "device", "pictures", "voc10_ap50")
+
+
+def card(entry: Entry) -> str:
+    """Markdown."""
+    c, m, p = entry.config, entry.metrics, entry.protocol
+    training, precision = entry.training, p["precision_of_convolutions"]
+    lines = [
+        f"# {entry.name}", "",
+        f"`{c['name']}`, width {c['width']:g}, {c['parameters']:,} parameters, {len(entry.classes)} classes, "
+        f"input {c['size']} x {c['size']}, T = {c['timesteps']}; {c['dtype']}, sha256 `{entry.sha256}`.", "",
+        f"Trained on {training.get('pictures', 'an unknown number of')} pictures of `{training.get('train', 'unknown')}`; "
+        f"weights: {training['origin']}.", "",
+        f"    tools/eval.py --weights {entry.name} --data DEVKIT --split {p['split']} --timesteps 1..{m['anytime'][-1]['timesteps']}", "",
+        f"Measured on {p['pictures']:,} pictures of `{p['split']}`, {p['input']}, confidence floor {p['confidence_floor']}, NMS "
+        f"{p['nms_iou']}, at most {p['max_detections']} boxes a picture, convolutions in "
+        f"{'fp32' if precision == 'none' else precision}. {p.get('note', '')}".rstrip(), "",
+        *anytime(m["anytime"]), "",
+    ]  # fmt: skip
+    if entry.energy.get("ann_twin_mj"):
+        lines += [f"Energy at 45 nm fp32 prices (docs/energy.md); the ANN twin of this shape: {entry.energy['ann_twin_mj']:.2f} mJ.", ""]
+    if "per_class" in m:
+        names = ", ".join(f"{name} {_percent(value)}" for name, value in m["per_class"].items())
+        lines += [f"VOC10+ AP50 by class: {names}.", ""]
+    lines += ["## Pieces of training", "", *table(PIECE_COLUMNS, entry.training["pieces"])]
+    return "\n".join(lines) + "\n"
+
+
+def anytime(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """A line a number of steps."""
+    columns = ("T", "VOC07 AP50", "VOC10+ AP50", "VOC10+ AP50:95", "COCO AP", "firing rate", "synaptic, mJ", "all, mJ", "ms a picture")
+    keys = ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap")
+    body = []
+    for row in rows:
+        costs = [row.get("firing_rate"), row.get("synaptic_mj"), row.get("energy_mj")]
+        cells = [str(row["timesteps"]), *(_percent(row[k]) for k in keys), *("-" if v is None else f"{v:.3f}" for v in costs)]
+        body.append([*cells, "-" if row.get("latency_ms") is None else f"{row['latency_ms']:.0f}"])
+    return markdown(columns, body)
+
+
+def table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Dictionaries as rows; what a row lacks is a dash."""
+    return markdown(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
+
+
+def markdown(columns: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    return ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *body)]
+
+
+def _cell(value: Any) -> str:
+    return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.2f}"

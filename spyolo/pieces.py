@@ -1,0 +1,45 @@
+"""The log of pieces: weights remember the runs that made them, so that training can go on from a file, in pieces, for years.
+
+A piece is one run: what it started from, how long it trained, what it reached. A warm start copies the log of the file it starts from and
+adds its own piece; `spyolo publish` puts the log into the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from spyolo.checkpoint import load_tensors
+from spyolo.config import Config
+
+Piece = dict[str, Any]
+FROM_CONFIG = ("detector", "rule", "form", "timesteps", "size", "batch", "lr", "augment", "seed", "amp")
+
+
+def pieces_of(weights: str) -> list[Piece]:
+    """The log in a weights file; a file without one counts as one unknown piece.
+
+    Raises:
+        InputError: no such file or published name.
+    """
+    metadata = load_tensors(weights)[1]
+    try:
+        notes, detector = json.loads(metadata["notes"]), json.loads(metadata["spec"])["name"]
+        return list(notes["pieces"]) if "pieces" in notes else [{"detector": detector, "from": "unknown"}]
+    except (KeyError, TypeError, ValueError):
+        return [{"detector": "unknown", "from": "unknown"}]
+
+
+def this_piece(config: Config, before: list[Piece], *, epochs: float, seconds: float, device: str, pictures: int) -> Piece:
+    """What the present run has done so far."""
+    start = "scratch" if not before else str(before[-1]["detector"])
+    done = {"epochs": round(epochs, 2), "minutes": round(seconds / 60, 1), "device": device, "pictures": pictures}
+    return {"from": start} | {name: getattr(config, name) for name in FROM_CONFIG} | done
+
+
+def origin(pieces: list[Piece]) -> str:
+    """`scratch`, or `ANN-initialised` where weights of another detector (the twin) came first, or `unknown`."""
+    detectors = {str(piece["detector"]) for piece in pieces}
+    if any(piece["from"] == "unknown" for piece in pieces):
+        return "unknown"
+    return "scratch" if len(detectors) == 1 else f"initialised from {pieces[0]['detector']}"

@@ -1,0 +1,150 @@
+"""Published weights by name: a manifest beside the files says what each is, and a checksum sees that it is still that.
+
+    detector, info = spyolo.load("spyv4_lite_voc")
+
+Every place that takes a weights file takes such a name too, and checks a file that a manifest beside it lists.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from spyolo.errors import InputError
+from spyolo.files import write_whole
+
+if TYPE_CHECKING:
+    from spyolo.checkpoint import WeightsInfo
+    from spyolo.detection import SpikingYOLO
+
+MANIFEST = "manifest.json"
+FOLDER_VARIABLE = "SPYOLO_WEIGHTS"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One published file, as the manifest describes it."""
+
+    name: str
+    file: str  # beside the manifest
+    sha256: str
+    config: dict[str, Any]  # detector, width, input size, timesteps, parameters ...
+    classes: tuple[str, ...]
+    training: dict[str, Any]  # data, number of photographs, rule, pieces of training
+    protocol: dict[str, Any]  # what the metrics depend on
+    metrics: dict[str, Any]
+    firing_rate: float | None = None
+    energy: dict[str, Any] = field(default_factory=dict)
+
+
+def folder() -> Path:
+    """Where published weights are: $SPYOLO_WEIGHTS, or weights/ of the repository, or of the installed package."""
+    if os.environ.get(FOLDER_VARIABLE):
+        return Path(os.environ[FOLDER_VARIABLE])
+    package = Path(__file__).resolve().parent
+    return (package.parent if (package.parent / "pyproject.toml").is_file() else package) / "weights"
+
+
+def read_manifest(where: str | Path | None = None) -> dict[str, Entry]:
+    """Name -> entry, of the manifest in a folder (default: `folder()`); empty where there is none.
+
+    Raises:
+        InputError: not readable, not a manifest, a field missing or malformed, a name twice; says which.
+    """
+    path = Path(where or folder()) / MANIFEST
+    if not path.is_file():
+        return {}
+    try:
+        rows = json.loads(path.read_bytes())["models"]
+        entries = [entry_from(row, f"{path}: model {i + 1}") for i, row in enumerate(rows)]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise InputError(f"{path}: not a manifest of weights ({type(error).__name__}: {error})") from error
+    names = [entry.name for entry in entries]
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: the name {next(n for n in names if names.count(n) > 1)!r} is there twice")
+    return {entry.name: entry for entry in entries}
+
+
+def entry_from(row: Any, where: str) -> Entry:
+    """A row of the manifest. Raises InputError naming the field."""
+    kinds: Mapping[str, type | tuple[type, ...]] = {
+        "name": str, "file": str, "sha256": str, "config": dict, "classes": list, "training": dict, "protocol": dict, "metrics": dict,
+        "firing_rate": (int, float, type(None)), "energy": dict,
+    }  # fmt: skip
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: expected fields and their values, got {type(row).__name__}")
+    for name, kind in kinds.items():
+        if not isinstance(row.get(name), kind):
+            raise InputError(f"{where}: field {name!r} is missing or malformed")
+    if Path(row["file"]).name != row["file"] or row["file"] in ("", ".", ".."):
+        raise InputError(f"{where}: file must be a name in the manifest's folder, got {row['file']!r}")
+    if not all(isinstance(name, str) for name in row["classes"]):
+        raise InputError(f"{where}: classes must be names")
+    known = {f.name for f in fields(Entry)}
+    return Entry(**{k: v for k, v in row.items() if k in known} | {"classes": tuple(row["classes"])})
+
+
+def write_manifest(entries: Mapping[str, Entry], where: str | Path) -> Path:
+    """The manifest of a folder, whole or not at all."""
+    rows = [asdict(entries[name]) for name in sorted(entries)]
+    return write_whole(Path(where) / MANIFEST, json.dumps({"format": 1, "models": rows}, indent=1, ensure_ascii=False) + "\n")
+
+
+def sha256_of(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def resolve(name: str | Path) -> Path:
+    """A weights file from its path, or from a name in the manifest; checked against its checksum where a manifest lists it.
+
+    Raises:
+        InputError: neither a file nor a known name, or a file that is not what was published.
+    """
+    path = Path(name)
+    if path.is_file():
+        listed = {entry.file: entry for entry in read_manifest(path.parent).values()} if (path.parent / MANIFEST).is_file() else {}
+        if path.name in listed:
+            check(path, listed[path.name])
+        return path
+    if path.name != str(name) or path.suffix:  # a path, not a name
+        raise InputError(f"{path}: no such weights file")
+    entries = read_manifest()
+    if str(name) not in entries:
+        near = difflib.get_close_matches(str(name), entries, 1, 0.5)
+        known = f"published are {', '.join(sorted(entries))}" if entries else f"{folder()} holds no published weights"
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise InputError(f"{name}: no such weights file, and no published weights of that name; {hint}{known}")
+    entry = entries[str(name)]
+    path = folder() / entry.file
+    if not path.is_file():
+        raise InputError(f"{name}: its file {path} is missing; get it again from where spyolo came from")
+    check(path, entry)
+    return path
+
+
+def check(path: Path, entry: Entry) -> None:
+    """Raises InputError where the file is not the one that was published."""
+    found = sha256_of(path)
+    if found != entry.sha256:
+        raise InputError(
+            f"{path}: its checksum is not that of {entry.name} in {MANIFEST} (sha256 {found[:12]}..., published {entry.sha256[:12]}...): "
+            "the file was changed or is not whole; get it again"
+        )
+
+
+def load(name: str | Path) -> tuple[SpikingYOLO, WeightsInfo]:
+    """A published detector by name (or any weights file by path), in evaluation mode, and what its file says of it.
+
+    Raises:
+        InputError: as `resolve`, and `checkpoint.load_detector`.
+    """
+    from spyolo.checkpoint import load_detector
+
+    return load_detector(name)

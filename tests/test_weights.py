@@ -1,0 +1,156 @@
+"""Published weights: found by name, checked against their checksum, published with a manifest entry and a card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import spyolo
+from spyolo.checkpoint import load_detector, load_tensors, save_tensors
+from spyolo.cli import publish
+from spyolo.errors import InputError
+from spyolo.pieces import origin, pieces_of
+from spyolo.predictor import Predictor
+from spyolo.trainer import Trainer
+from spyolo.weights import FOLDER_VARIABLE, check, folder, read_manifest, resolve
+
+
+def publish_sample(weights: Path, data: Path, to: Path, *more: str) -> int:
+    """Publish under the name `tiny`, measured on the sample set."""
+    where = ["--data", str(data), "--split", "2007:val", "--to", str(to), "--out", str(to.parent / "out")]
+    return publish.main(["--weights", str(weights), "--name", "tiny", *where, "--timesteps", "1..2", "--quiet", *more])
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, weights_file: Path, sample_root: Path) -> Path:
+    """A folder with one published file. Do not change it: copy it."""
+    to = tmp_path_factory.mktemp("published") / "weights"
+    assert publish_sample(weights_file, sample_root, to, "--note", "drawn pictures") == 0
+    return to
+
+
+@pytest.fixture
+def mine(published: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to spoil, in force as the folder of published weights."""
+    copy = Path(shutil.copytree(published, tmp_path / "weights"))
+    monkeypatch.setenv(FOLDER_VARIABLE, str(copy))
+    return copy
+
+
+def rewrite(manifest: Path, change: Any) -> None:
+    tree = json.loads(manifest.read_text())
+    change(tree)
+    manifest.write_text(json.dumps(tree))
+
+
+def test_a_published_file_is_loaded_by_its_name(mine: Path, weights_file: Path) -> None:
+    detector, info = spyolo.load("tiny")
+    original, _ = load_detector(weights_file)
+    assert info.classes == read_manifest()["tiny"].classes
+    for name, tensor in original.state_dict().items():
+        if tensor.is_floating_point():
+            torch.testing.assert_close(detector.state_dict()[name], tensor.bfloat16().float(), rtol=0, atol=0)
+    assert Predictor.load("tiny").classes == info.classes
+    assert resolve(mine / "tiny.safetensors") == resolve("tiny")
+
+
+def test_the_entry_holds_what_eval_measured_and_no_path_of_this_machine(mine: Path, sample_root: Path) -> None:
+    entry, metrics = read_manifest()["tiny"], json.loads((mine.parent / "weights" / "manifest.json").read_text())["models"][0]["metrics"]
+    assert [row["timesteps"] for row in entry.metrics["anytime"]] == [1, 2]
+    assert entry.metrics["voc10_ap50"] == metrics["anytime"][-1]["voc10_ap50"] == load_detector("tiny")[1].metrics["voc10_ap50"]
+    assert entry.protocol["split"] == "2007:val" and entry.protocol["note"] == "drawn pictures"
+    assert entry.energy["total_mj"] > entry.energy["synaptic_mj"] > 0 and 0 < entry.firing_rate < 1
+    assert str(sample_root) not in (mine / "manifest.json").read_text() + (mine / "tiny.md").read_text()
+
+
+def test_eval_by_name_repeats_the_published_figures(mine: Path, sample_root: Path, tmp_path: Path) -> None:
+    from spyolo.cli import eval as evaluation
+
+    evaluation.main(["--weights", "tiny", "--data", str(sample_root), "--out", str(tmp_path / "again"), "--quiet"])
+    again = json.loads((tmp_path / "again" / "metrics.json").read_text())
+    entry = read_manifest()["tiny"]
+    for name in ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap"):
+        assert again[name] == entry.metrics[name]
+    assert again["energy"]["total_mj"] == entry.energy["total_mj"]
+
+
+def test_the_card_tells_the_figures(mine: Path) -> None:
+    card, entry = (mine / "tiny.md").read_text(), read_manifest()["tiny"]
+    assert entry.sha256 in card and "drawn pictures" in card and f"{100 * entry.metrics['voc10_ap50']:.2f}" in card
+
+
+@pytest.mark.parametrize("name", ["tiny", "PATH"])
+def test_a_tampered_file_fails_on_its_checksum(mine: Path, name: str) -> None:
+    file = mine / "tiny.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(InputError, match="its checksum is not that of tiny"):
+        spyolo.load(file if name == "PATH" else name)
+
+
+def test_unknown_names_are_answered_with_the_nearest(mine: Path) -> None:
+    with pytest.raises(InputError, match=r"tinny: .*did you mean tiny\? published are tiny"):
+        spyolo.load("tinny")
+    (mine / "tiny.safetensors").unlink()
+    with pytest.raises(InputError, match=r"its file .* is missing"):
+        spyolo.load("tiny")
+    shutil.rmtree(mine)
+    with pytest.raises(InputError, match="holds no published weights"):
+        spyolo.load("tiny")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("models"), "not a manifest"),
+        (lambda t: t.update(models=[3]), "model 1: expected fields"),
+        (lambda t: t["models"][0].pop("sha256"), "field 'sha256' is missing or malformed"),
+        (lambda t: t["models"][0].update(file="../tiny.safetensors"), "file must be a name in the manifest's folder"),
+        (lambda t: t["models"][0].update(classes=[1]), "classes must be names"),
+        (lambda t: t["models"].append(t["models"][0]), "the name 'tiny' is there twice"),
+    ],
+)
+def test_bad_manifests(mine: Path, change: Any, message: str) -> None:
+    rewrite(mine / "manifest.json", change)
+    with pytest.raises(InputError, match=message):
+        spyolo.load("tiny")
+
+
+def test_a_worse_file_replaces_nothing(mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path) -> None:
+    tensors, metadata = load_tensors(weights_file)
+    blind = {k: torch.zeros_like(v) if k.startswith("heads") else v for k, v in tensors.items()}
+    save_tensors(tmp_path / "blind.safetensors", blind, metadata)
+    before = (mine / "manifest.json").read_bytes(), (mine / "tiny.safetensors").read_bytes()
+    with pytest.raises(InputError, match="no better than the published"):
+        publish_sample(tmp_path / "blind.safetensors", sample_root, mine)
+    assert ((mine / "manifest.json").read_bytes(), (mine / "tiny.safetensors").read_bytes()) == before
+    assert publish_sample(tmp_path / "blind.safetensors", sample_root, mine, "--replace") == 0
+    assert read_manifest()["tiny"].metrics["voc10_ap50"] == 0
+
+
+def test_a_warm_start_continues_the_log_of_pieces(tiny_config) -> None:
+    twin = tiny_config(detector="yolov4_tiny", epochs=1)
+    assert Trainer(twin, quiet=True).fit()
+    first = pieces_of(f"{twin.out}/best.safetensors")
+    assert [(p["from"], p["detector"], p["epochs"], p["size"]) for p in first] == [("scratch", "yolov4_tiny", 1, 64)]
+    assert origin(first) == "scratch"
+
+    lite = tiny_config(epochs=2, init=f"{twin.out}/best.safetensors", max_minutes=1e-9)  # stopped after its first batch
+    assert not Trainer(lite, quiet=True).fit()
+    assert Trainer(lite.updated({"max_minutes": 0}), resume=True, quiet=True).fit()
+    second = pieces_of(f"{lite.out}/best.safetensors")
+    assert second[0] == first[0] and [(p["from"], p["detector"]) for p in second[1:]] == [("yolov4_tiny", "spyv4_lite")]
+    assert origin(second) == "initialised from yolov4_tiny"
+
+
+def test_the_published_files_of_this_repository_are_whole() -> None:
+    for name, entry in read_manifest().items():
+        check(folder() / entry.file, entry)
+        assert (folder() / f"{name}.md").is_file()
+        assert load_detector(name)[1].classes == entry.classes

@@ -1,30 +1,14 @@
-"""Learning rules as objects around an optimizer, and averages of the weights."""
+"""Learning rules as objects around an optimizer, and averages of the weights.
 
-from typing import Protocol
-
-import torch
-from torch import Tensor
+`build_rule` makes the rules of sequences by name (`RULES`); `FPTT` and `BPTT` are the updates inside them, and the detector's.
+"""
 
 from spyolo.learning.averaging import EMA, swapped
 from spyolo.learning.bptt import BPTT
+from spyolo.learning.build import RULES, build_rule
 from spyolo.learning.fptt import FORMS, FPTT, Closure
 from spyolo.learning.parts import split_steps
+from spyolo.learning.sequence_rule import Seen, SequenceRule
+from spyolo.learning.sequence_rule import Update as Rule  # what a training loop asks of an update
 
-
-class Rule(Protocol):
-    """What a training loop asks of a learning rule."""
-
-    name: str
-    needs_closure: bool
-    optimizer: torch.optim.Optimizer
-    weights: list[Tensor]
-    average: list[Tensor]
-
-    def step(self, closure: Closure | None = None) -> None: ...
-    def end_epoch(self) -> None: ...
-    def restart(self) -> None: ...
-    def state_dict(self) -> dict[str, list[Tensor]]: ...
-    def load_state_dict(self, state: dict[str, list[Tensor]]) -> None: ...
-
-
-__all__ = ["BPTT", "EMA", "FORMS", "FPTT", "Closure", "Rule", "split_steps", "swapped"]
+__all__ = ["BPTT", "EMA", "FORMS", "FPTT", "RULES", "Closure", "Rule", "Seen", "SequenceRule", "build_rule", "split_steps", "swapped"]

@@ -6,15 +6,18 @@ means neurons at rest.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spyolo.neurons.fused import fused_ltc_step
+from spyolo.neurons.gated import GRUUnit, LSTMUnit
 from spyolo.neurons.gates import build_gate
 from spyolo.neurons.lif import ALIFState, LIFState, alif_step, lif_step
 from spyolo.neurons.ltc import LTCState, ltc_step
+from spyolo.neurons.snu import SNUUnit
 from spyolo.neurons.state import STARTS, start
 from spyolo.neurons.surrogate import Surrogate, multi_gaussian
 
@@ -151,9 +154,38 @@ class Cell(nn.Module):
         current = self.synapse(x)
         if state is None:
             state = self.unit.initial_state(current)
+        return self.unit(self.drive(current, state), state)
+
+    def drive(self, current: Tensor, state: Any) -> Tensor:
+        """The synapse's current and the recurrent one together: what the unit gets."""
+        recurrent = None
         if self.recurrent is not None:
-            current = current + self.recurrent(state[1].to(current.dtype))  # field 1 of every state is the spikes of the step before
-        return self.unit(current, state)
+            sent = state[getattr(self.unit, "transmits", 1)]  # the output of the step before: field 1, unless the unit says otherwise
+            recurrent = self.recurrent(sent.to(current.dtype))
+        if hasattr(self.unit, "combine"):  # GRU: its two currents are not simply added
+            return self.unit.combine(current, recurrent)
+        return current if recurrent is None else current + recurrent
+
+
+DENSE = ("ltc", "lif", "alif", "snu", "ssnu", "lstm", "gru")
+
+
+def dense_cell(kind: str, inputs: int, features: int, *, recurrent: bool = True, **unit: Any) -> Cell:
+    """A dense or recurrent layer of any neuron by name (`DENSE`), [B, inputs] -> [B, features]; `unit` takes the unit's options.
+
+    The recurrent synapse has no bias (the input synapse has it), but for the GRU, whose reset gate acts on it.
+    """
+    if kind == "ltc":
+        return dense_ltc(inputs, features, recurrent=recurrent, **unit)
+    if kind not in DENSE:
+        raise ValueError(f"cell must be one of {', '.join(DENSE)}; got {kind!r}")
+    units: dict[str, Any] = {
+        "lif": LIFUnit, "alif": ALIFUnit, "lstm": LSTMUnit, "gru": GRUUnit,
+        "snu": partial(SNUUnit, features), "ssnu": partial(SNUUnit, features, soft=True),
+    }  # fmt: skip
+    lines = {"lstm": 4, "gru": 3}.get(kind, 1)
+    back = nn.Linear(features, lines * features, bias=kind == "gru") if recurrent else None
+    return Cell(nn.Linear(inputs, lines * features), units[kind](**unit), back)
 
 
 def dense_ltc(

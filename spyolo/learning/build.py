@@ -1,0 +1,55 @@
+"""A learning rule by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from spyolo.learning.bptt import BPTT
+from spyolo.learning.fptt import FPTT
+from spyolo.learning.sequence_rule import Loss, SequenceRule
+from spyolo.learning.window import SLTT, WindowRule
+
+RULES = ("bptt", "fptt", "sltt")
+
+
+def build_rule(
+    name: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    *,
+    parts: int | str | None = None,
+    mean: bool = False,
+    clip: float | None = None,
+    alpha: float = 0.1,
+    form: str = "feddyn",
+    **options: Any,
+) -> SequenceRule:
+    """A rule for `network` around any torch optimizer; how to drive it: `spyolo.learning.sequence_rule`.
+
+    Args:
+        name: one of `RULES`.
+        loss: (output, target) -> scalar, a mean over the batch.
+        parts: updates a sequence; None is the rule's habit: after every step for fptt, once at the end for the others.
+        mean: divide a part's gradient by its number of steps with a target.
+        clip: global L2 norm of each update's gradient.
+        alpha, form: FPTT's.
+        options: the rule's own.
+
+    Raises:
+        ValueError: no such rule, or options that make no sense.
+        InputError: a rule that is not defined for these cells, with the reason.
+    """
+    if name not in RULES:
+        raise ValueError(f"rule must be one of {', '.join(RULES)}; got {name!r}")
+    if name == "fptt":
+        return WindowRule(
+            network, FPTT(optimizer, alpha, form=form, clip=clip), loss, parts="all" if parts is None else parts, mean=mean, **options
+        )
+    update, parts = BPTT(optimizer, clip=clip), 1 if parts is None else parts
+    if name == "bptt":
+        return WindowRule(network, update, loss, parts=parts, mean=mean, **options)
+    return SLTT(network, update, loss, parts=parts, mean=mean, **options)

@@ -1,0 +1,41 @@
+"""A sequence network: cells one above the other, and a readout. One call is one time step; the state goes in and comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from spyolo.neurons.cells import Cell
+
+
+class StackState(NamedTuple):
+    """What a network remembers between two steps."""
+
+    cells: tuple[Any, ...]  # one state a cell
+    readout: Tensor | None
+
+
+class Stack(nn.Module):
+    """cells, bottom to top, and a readout. `network(x, state) -> (output, state)`; no state means neurons at rest.
+
+    Args:
+        cells: `Cell`s whose shapes fit; pooling or flattening belongs into the next cell's synapse.
+        readout: a `Readout`, or any module `readout(r, state) -> (output, state)`.
+    """
+
+    def __init__(self, cells: Sequence[Cell], readout: nn.Module) -> None:
+        super().__init__()
+        self.cells = nn.ModuleList(cells)
+        self.readout = readout
+
+    def forward(self, x: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
+        """x [B, ...] and the state before -> output [B, outputs] and the state after."""
+        states, before = [], state.cells if state is not None else (None,) * len(self.cells)
+        for cell, s in zip(self.cells, before):
+            x, s = cell(x, s)
+            states.append(s)
+        shown = states[-1][0] if getattr(self.readout, "reads", "output") == "membrane" else x
+        output, o = self.readout(shown, None if state is None else state.readout)
+        return output, StackState(tuple(states), o)

@@ -1,0 +1,164 @@
+"""The interface of the sequence rules, and the rules that are autograd over a window."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from spyolo.learning import FPTT, build_rule
+from spyolo.neurons import DENSE, Readout, Stack, dense_cell
+
+T, B, INPUTS, N, CLASSES = 6, 3, 4, 5, 2
+
+
+def network(kind: str = "ltc", **options) -> Stack:
+    torch.manual_seed(0)
+    return Stack([dense_cell(kind, INPUTS, N, **options), dense_cell(kind, N, N, **options)], Readout(N, CLASSES, "leaky")).double()
+
+
+def sequence() -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1)
+    return 2 * torch.randn(T, B, INPUTS, dtype=torch.float64), torch.randint(CLASSES, (B,))
+
+
+def show(rule, x: Tensor, target: Tensor) -> list[Tensor]:
+    rule.start(len(x))
+    losses = [rule.step(x_t, target).loss for x_t in x]
+    rule.finish()
+    return losses
+
+
+def weights(net: nn.Module) -> Tensor:
+    return torch.cat([w.detach().flatten() for w in net.parameters()])
+
+
+def grads(net: nn.Module) -> Tensor:
+    return torch.cat([w.grad.flatten() for w in net.parameters() if w.grad is not None])
+
+
+def test_how_a_rule_is_used():
+    """The whole training loop of a sequence task; it learns."""
+    net, (x, target) = network(threshold=0.3), sequence()
+    rule = build_rule("fptt", net, torch.optim.Adam(net.parameters(), lr=0.02), nn.functional.cross_entropy, clip=1.0)
+    first = sum(show(rule, x, target))
+    for _ in range(60):
+        last = sum(show(rule, x, target))
+    rule.end_epoch()
+    assert last < 0.5 * first
+
+
+@pytest.mark.parametrize("kind", DENSE)
+def test_bptt_is_autograd(kind):
+    net, (x, target) = network(kind), sequence()
+    state, loss = None, 0.0
+    for x_t in x:
+        output, state = net(x_t, state)
+        loss = loss + nn.functional.cross_entropy(output, target)
+    loss.backward()
+    expected = grads(net)
+    net.zero_grad()
+    rule = build_rule("bptt", net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.cross_entropy)
+    rule.hold = True
+    show(rule, x, target)
+    torch.testing.assert_close(grads(net), expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("form", ["feddyn", "paper", "reference"])
+def test_fptt_with_one_part_has_the_gradient_of_bptt(form):
+    """lambda and W - W_bar are zero before the first update: that update is BPTT's."""
+    results = []
+    for name, options in (("bptt", {}), ("fptt", {"parts": 1, "form": form})):
+        net, (x, target) = network(), sequence()
+        show(build_rule(name, net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, **options), x, target)
+        results.append(weights(net))
+    torch.testing.assert_close(*results, rtol=0, atol=1e-14)
+
+
+def test_online_fptt_is_the_detectors_object_after_each_step():
+    """Written out: detach, forward, backward, FPTT.step()."""
+    net, (x, target) = network(), sequence()
+    update, state = FPTT(torch.optim.SGD(net.parameters(), lr=0.1), 0.3), None
+    for x_t in x:
+        output, state = net(x_t, state)
+        nn.functional.cross_entropy(output, target).backward()
+        update.step()
+        update.optimizer.zero_grad()
+        state = type(state)(tuple(type(s)(*(v.detach() for v in s)) for s in state.cells), state.readout.detach())
+    expected = weights(net)
+    net = network()
+    show(build_rule("fptt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, alpha=0.3), x, target)
+    torch.testing.assert_close(weights(net), expected, rtol=0, atol=1e-14)
+
+
+def test_parts_of_any_length_pull_equally_hard_with_mean():
+    net, (x, target) = network(), sequence()
+    rule = build_rule("bptt", net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.cross_entropy)
+    rule.hold = True
+    show(rule, x, target)
+    total = grads(net)
+    net.zero_grad()
+    rule.mean = True
+    show(rule, x, target)
+    torch.testing.assert_close(grads(net) * T, total)
+
+
+def test_steps_without_a_target_have_no_loss_and_a_part_without_one_no_update():
+    net, (x, target) = network(), sequence()
+    rule, updates = build_rule("fptt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy), []
+    rule.after_update = lambda: updates.append(1)
+    rule.start(T)
+    before = weights(net)
+    for x_t in x[:-1]:
+        assert rule.step(x_t).loss is None
+    assert torch.equal(weights(net), before) and not updates
+    assert rule.step(x[-1], target, weight=0.5).loss is not None
+    rule.finish()
+    assert len(updates) == 1 and not torch.equal(weights(net), before)
+
+
+def test_a_sequence_that_stops_early_updates_on_what_it_showed():
+    net, (x, target) = network(), sequence()
+    rule = build_rule("bptt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy)
+    before = weights(net)
+    rule.start(T)
+    rule.step(x[0], target)
+    rule.finish()
+    assert not torch.equal(weights(net), before)
+    with pytest.raises(RuntimeError, match="start"):
+        rule.step(x[1], target)
+
+
+def test_sltt_has_no_gradient_through_time():
+    net, (x, target) = network(), sequence()
+    state = None
+    for x_t in x:
+        output, state = net(x_t, state)
+        nn.functional.cross_entropy(output, target).backward()
+        state = type(state)(tuple(type(s)(*(v.detach() for v in s)) for s in state.cells), state.readout.detach())
+    expected = grads(net)
+    net.zero_grad()
+    rule = build_rule("sltt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy)
+    rule.hold = True
+    show(rule, x, target)
+    torch.testing.assert_close(grads(net), expected, rtol=1e-12, atol=1e-14)
+
+
+def test_sltt_k_learns_at_k_steps():
+    net, (x, target) = network(), sequence()
+    seen = []
+    rule = build_rule("sltt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, steps=2)
+    net.readout.linear.weight.register_hook(lambda g: seen.append(1))
+    show(rule, x, target)
+    assert len(seen) == 2
+
+
+def test_names_and_options_that_make_no_sense():
+    net = network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="rule must be one of bptt"):
+        build_rule("hebb", net, optimizer, nn.functional.cross_entropy)
+    with pytest.raises(ValueError, match="parts"):
+        build_rule("bptt", net, optimizer, nn.functional.cross_entropy, parts=0)
+    with pytest.raises(ValueError, match="number of steps, 6"):
+        build_rule("fptt", net, optimizer, nn.functional.cross_entropy, parts=7).start(6)

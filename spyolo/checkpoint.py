@@ -39,11 +39,11 @@ class WeightsInfo:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
-    """Tensors and JSON metadata as one safetensors file, atomically."""
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], keep: Path | None = None) -> None:
+    """Tensors and JSON metadata as one safetensors file, atomically. `keep`: the name under which the file before it stays."""
     ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-    replace_file(path, lambda temporary: _save(ready, temporary, text))
+    replace_file(path, lambda temporary: _save(ready, temporary, text), keep)
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:

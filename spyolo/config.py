@@ -119,6 +119,8 @@ class Run:
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
     init: str = option("", "weights file to start from: its tensors that fit (a warm start)")
     save_seconds: float = option(60.0, "seconds between checkpoints inside an epoch", low=0)
+    check_every: int = option(10, "batches between looks for values that are not finite (before every checkpoint too)", low=1)
+    nonfinite: str = option("stop", "on such a value; skip leaves the batch out and counts it", choices=("stop", "skip"))
     max_minutes: float = option(0.0, "stop (resumably) after so many minutes; 0: when done", low=0)
 
 

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from spyolo.boxes import Detections, Objects
 from spyolo.data import DetectionDataset, Letterbox, load_batches
 from spyolo.detection import DetectionLoss, DetectorState, LossParts, SpikingYOLO, Targets, firing_rates, postprocess, rate_penalty
+from spyolo.health import Watch
 from spyolo.learning import Rule
 from spyolo.neurons import detach, frozen_statistics, norms
 
@@ -37,6 +38,7 @@ class StepLog:
     objectness: Tensor
     classes: Tensor
     rate: Tensor  # mean firing rate over layers
+    rates: dict[str, Tensor]  # firing rate of each layer; none in the ANN twin
 
 
 def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
@@ -72,7 +74,8 @@ def train_batch(
     amp: str = "none",
     penalty: Penalty = Penalty(),
     after_update: Callable[[], None] = lambda: None,
-) -> StepLog:
+    watch: Watch | None = None,
+) -> StepLog | None:
     """Show a batch for sum(plan) steps, with one update after each part of plan[i] steps: graphs never outlive their part.
 
     Args:
@@ -80,15 +83,20 @@ def train_batch(
         objects: truth of each picture, boxes in input pixels.
         plan: steps of each part; [1, 1, 1] is online FPTT over three steps, [3] is BPTT.
         after_update: called after each update (an EMA, say).
+        watch: looks for values that are not finite; it may leave the rest of the batch out, and then there is no log.
     """
     targets = loss.assign(detector, objects, (images.shape[-2], images.shape[-1]))
     state: DetectorState | None = None
     total = torch.zeros((), device=images.device)
-    for steps in plan:
+    if watch is not None:
+        watch.start()
+    for part, steps in enumerate(plan, 1):
         incoming = None if state is None else detach(state)
         rule.optimizer.zero_grad(set_to_none=True)
         value, terms, state = part_loss(detector, loss, images, targets, incoming, steps, amp, penalty)
         value.backward()
+        if watch is not None and not watch.fine(value, state, part == len(plan)):
+            return None
 
         def again(incoming: DetectorState | None = incoming, steps: int = steps) -> None:
             with frozen_statistics(detector):
@@ -98,9 +106,10 @@ def train_batch(
         after_update()
         total += value.detach() * steps
     assert state is not None
-    rates = list(firing_rates(detach(state)).values()) if detector.spiking else [torch.zeros((), device=images.device)]
+    rates = firing_rates(detach(state)) if detector.spiking else {}
+    rate = torch.stack(list(rates.values())).mean() if rates else torch.zeros((), device=images.device)
     box, objectness, classes = (t.detach() for t in terms)
-    return StepLog(total / sum(plan), box, objectness, classes, torch.stack(rates).mean())
+    return StepLog(total / sum(plan), box, objectness, classes, rate, rates)
 
 
 def train_one_epoch(
@@ -115,13 +124,16 @@ def train_one_epoch(
     penalty: Penalty = Penalty(),
     before_batch: Callable[[], None] = lambda: None,
     after_update: Callable[[], None] = lambda: None,
-) -> Iterator[StepLog]:
-    """Train on every batch, yielding each one's log: the caller decides what to show, save, or stop at. Arguments as in `train_batch`."""
+    watch: Watch | None = None,
+) -> Iterator[tuple[Any, StepLog | None]]:
+    """Train on every batch, yielding it with its log: the caller decides what to show, save, or stop at. Arguments as in `train_batch`."""
     detector.train()
     for batch in batches:
         before_batch()
         images = batch.images.to(device, non_blocking=True)
-        yield train_batch(detector, loss, rule, images, batch.objects, plan, amp=amp, penalty=penalty, after_update=after_update)
+        yield batch, train_batch(
+            detector, loss, rule, images, batch.objects, plan, amp=amp, penalty=penalty, after_update=after_update, watch=watch
+        )
 
 
 @torch.inference_mode()

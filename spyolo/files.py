@@ -1,19 +1,26 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and one process at a time in a folder."""
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from spyolo.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
-def replace_file(path: str | Path, write: Callable[[Path], Any]) -> Path:
+
+def replace_file(path: str | Path, write: Callable[[Path], Any], keep: Path | None = None) -> Path:
     """Let `write(temporary)` fill a file beside `path`, see that it is on disk, then put it in place. A crash or a full disk leaves what
-    was there before. Makes the folder.
+    was there before. Makes the folder. `keep`: the name (in the same folder) under which what was there before stays.
 
     Raises:
         InputError: the folder or the file cannot be written.
@@ -28,13 +35,69 @@ def replace_file(path: str | Path, write: Callable[[Path], Any]) -> Path:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # mkstemp's files are for the owner alone
+        if keep is not None and path.exists():
+            _second_name(path, keep)
         os.replace(temporary, path)
+        _sync_folder(path.parent)
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror or error}); what was there before is untouched") from error
     finally:
         if temporary and os.path.exists(temporary):
             os.unlink(temporary)
     return path
+
+
+def _second_name(path: Path, keep: Path) -> None:
+    """Give `path` another name too, in place of what had it; a copy would take the time and the room of a second file."""
+    link = path.with_name(f".{keep.name}.part")
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:  # a file system without links: for a moment only the other name is there
+        os.replace(path, keep)
+        return
+    os.replace(link, keep)
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename is on disk when its folder is; where folders cannot be opened (Windows), the system must do."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems have none for folders
+        pass
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Inside, this process alone holds the folder (made where it is not there). The system lets go when the process ends, however it
+    ends: nothing is left behind that somebody would have to remove. Without such locks (Windows, some network disks) nothing is held.
+
+    Raises:
+        InputError: another process holds it, or it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = -1 if fcntl is None else os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror or error}); give another --out") from error
+    if fcntl is None:
+        yield
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise InputError(f"{folder} is in use by another training process; wait for it, or give another --out") from None
+        yield
+    finally:
+        os.close(handle)
 
 
 def write_whole(path: str | Path, content: bytes | str) -> Path:

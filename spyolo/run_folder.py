@@ -6,17 +6,22 @@ from __future__ import annotations
 
 import csv
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from torch import Tensor
 
+from spyolo.checkpoint import load_tensors
+from spyolo.errors import InputError
 from spyolo.files import replace_file, write_whole
 
 Row = dict[str, float | int]
 COLUMNS = (
-    "epoch", "updates", "lr", "loss", "box", "objectness", "classes", "firing_rate", "seconds", "voc10_ap50", "voc07_ap50", "voc10_ap50_95",
+    "epoch", "updates", "lr", "loss", "box", "objectness", "classes", "firing_rate", "dead_layers", "saturated_layers", "skipped",
+    "seconds", "voc10_ap50", "voc07_ap50", "voc10_ap50_95",
 )  # fmt: skip
 
 
@@ -28,6 +33,7 @@ class RunFolder:
         self.config = self.path / "config.yaml"
         self.log = self.path / "log.csv"
         self.last = self.path / "last.safetensors"
+        self.previous = self.path / "previous.safetensors"
         self.best = self.path / "best.safetensors"
         self.curves = self.path / "curves.png"
         self.metrics = self.path / "metrics.json"
@@ -39,6 +45,33 @@ class RunFolder:
         for path in self.path.glob(".*.part"):
             path.unlink(missing_ok=True)
 
+    @property
+    def has_checkpoint(self) -> bool:
+        return self.last.exists() or self.previous.exists()
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Changes whenever the last checkpoint is replaced; None when there is none."""
+        try:
+            found = self.last.stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def load_last(self) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The last checkpoint, or the one before it where a disk has spoiled the last.
+
+        Raises:
+            InputError: neither can be read.
+        """
+        try:
+            return load_tensors(self.last)
+        except InputError as error:
+            if not self.previous.exists():
+                raise
+            found = load_tensors(self.previous)
+            warnings.warn(f"{error}; going on from {self.previous}", stacklevel=2)
+            return found
+
     def write_log(self, history: Sequence[Row]) -> None:
         """The whole history as CSV; an empty cell where an epoch was not evaluated."""
         out = io.StringIO()
@@ -48,15 +81,19 @@ class RunFolder:
         write_whole(self.log, out.getvalue())
 
     def board(self, history: Sequence[Row]) -> None:
-        """Send the newest row to TensorBoard; on the first call of a process, what an earlier one wrote past it is purged."""
+        """Send the newest row to TensorBoard. The first call of a process sends the whole history into a new file in place of those that
+        earlier ones left: a reader orders files by the clock in their names, which may have been put back meanwhile."""
         from torch.utils.tensorboard import SummaryWriter
 
-        row = history[-1]
+        new = history[-1:]
         if self._board is None:
-            self._board = SummaryWriter(str(self.path), purge_step=int(row["epoch"]))
-        for name, value in row.items():
-            if name != "epoch":
-                self._board.add_scalar(("val/" if "ap50" in name else "train/") + name, value, int(row["epoch"]))
+            for path in self.path.glob("events.out.tfevents.*"):
+                path.unlink(missing_ok=True)
+            self._board, new = SummaryWriter(str(self.path)), history
+        for row in new:
+            for name, value in row.items():
+                if name != "epoch":
+                    self._board.add_scalar(("val/" if "ap50" in name else "train/") + name, value, int(row["epoch"]))
         self._board.flush()
 
     def plot(self, history: Sequence[Row]) -> None:

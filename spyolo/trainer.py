@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import signal
 import time
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -20,12 +22,13 @@ from tqdm import tqdm
 
 from spyolo import builders, engine
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, load_tensors, save_tensors, save_weights
+from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, save_tensors, save_weights
 from spyolo.config import Config
 from spyolo.data import load_batches
 from spyolo.errors import InputError
 from spyolo.evaluation.metrics import evaluate_detections
-from spyolo.files import write_whole
+from spyolo.files import held, write_whole
+from spyolo.health import Watch, counts, told
 from spyolo.learning import EMA, swapped
 from spyolo.neurons import norms
 from spyolo.pieces import Piece, pieces_of, this_piece
@@ -50,8 +53,8 @@ class Trainer:
         self.config, self.quiet = config, quiet
         self.folder = RunFolder(config.out)
         self.device = builders.choose_device(config.device)
-        resume = resume and self.folder.last.exists()
-        if not resume and self.folder.last.exists():
+        resume = resume and self.folder.has_checkpoint
+        if not resume and self.folder.has_checkpoint:
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.classes = builders.class_names(config)
         self.workers = builders.choose_workers(config.workers)
@@ -74,19 +77,27 @@ class Trainer:
         self.history: list[Row] = []
         self.best = -1.0
         self.meters = torch.zeros(len(METERS), dtype=torch.float64, device=self.device)
+        self.rates: dict[str, Tensor] = {}  # sums over the epoch of each layer's firing rate
+        self.skipped = 0  # batches of the epoch left out
+        self.watch = Watch(self.detector, self.rule.weights, skip=config.nonfinite == "skip")
+        self.recent: deque[list[str]] = deque(maxlen=config.check_every)  # ids of the batches since the last look
         self.stopping = False
         self.seconds = 0.0
         if resume:
             self.load()
+        self.found = self.folder.stamp()
 
     # ---- the story -------------------------------------------------------------------------------------------------------------------
 
     def fit(self) -> bool:
         """Train until done or told to stop; every checkpoint along the way is whole. Returns True when the run is complete."""
-        self.folder.sweep()
-        write_whole(self.folder.config, self.config.to_yaml())
         self.started = self.saved = time.monotonic()
-        with self.stop_on_signals():
+        first = os.environ.get("RANK", "0") == "0"  # of the processes that train one run together, one holds its folder
+        with held(self.folder.path) if first else nullcontext(), self.stop_on_signals():
+            if self.folder.stamp() != self.found:
+                raise InputError(f"{self.folder.path}: another process has trained here meanwhile; --resume it again")
+            self.folder.sweep()
+            write_whole(self.folder.config, self.config.to_yaml())
             while self.epoch < self.config.epochs and not self.stopping:
                 self.run_epoch()
                 if self.batch < self.per_epoch:
@@ -103,15 +114,16 @@ class Trainer:
         logs = engine.train_one_epoch(
             self.detector, self.loss, self.rule, self.batches(), self.plan, device=self.device, amp=self.config.amp,
             penalty=engine.Penalty(self.config.rate_weight, self.config.rate_low, self.config.rate_high),
-            before_batch=self.set_rates, after_update=self.ema.update,
+            before_batch=self.set_rates, after_update=self.ema.update, watch=self.watch,
         )  # fmt: skip
-        for log in logs:
+        for batch, log in logs:
             self.batch += 1
-            self.meters += torch.stack([log.loss, log.box, log.objectness, log.classes, log.rate]).to(self.meters)
+            self.recent.append(batch.ids)
+            self.gather(log)
             bar.update()
             stop = self.stopping or self.out_of_time()
             due = self.batch < self.per_epoch and (stop or time.monotonic() - self.saved > self.config.save_seconds)
-            if due or self.batch % 10 == 0 or self.batch == self.per_epoch:
+            if due or self.batch % self.config.check_every == 0 or self.batch == self.per_epoch:
                 self.check_and_show(bar)
             if due:
                 self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
@@ -125,17 +137,19 @@ class Trainer:
     def end_epoch(self) -> None:
         """Log the epoch, evaluate where due, save."""
         self.rule.end_epoch()
-        means = (self.meters / self.per_epoch).tolist()
+        learned = max(1, self.per_epoch - self.skipped)
+        means = (self.meters / learned).tolist()
+        rates = {name: float(total) / learned for name, total in self.rates.items()}
         self.epoch, self.batch = self.epoch + 1, 0
         updates = self.epoch * self.per_epoch * len(self.plan)
         row: Row = {"epoch": self.epoch, "updates": updates, "lr": self.optimizer.param_groups[0]["lr"], **dict(zip(METERS, means))}
-        row["seconds"] = self.seconds
+        row |= {"seconds": self.seconds, "skipped": self.skipped, **counts(rates)}
         if self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs:
             metrics = self.evaluate()
             row |= {k: metrics[k] for k in ("voc10_ap50", "voc07_ap50", "voc10_ap50_95") if metrics[k] is not None}
         self.history.append(row)
         self.meters.zero_()
-        self.seconds = 0.0
+        self.rates, self.skipped, self.seconds = {}, 0, 0.0
         self.folder.write_log(self.history)
         self.folder.board(self.history)
         self.folder.plot(self.history)
@@ -143,7 +157,10 @@ class Trainer:
         if not self.quiet:
             scores = f"  mAP@0.5 {row['voc10_ap50']:.3f}" if "voc10_ap50" in row else ""
             rate = f"  firing rate {row['firing_rate']:.3f}" if self.detector.spiking else ""
-            tqdm.write(f"epoch {self.epoch:>3}  loss {row['loss']:.3f}{rate}  {row['seconds']:.0f} s{scores}")
+            left_out = f"  {row['skipped']} batch(es) left out" if row["skipped"] else ""
+            tqdm.write(f"epoch {self.epoch:>3}  loss {row['loss']:.3f}{rate}  {row['seconds']:.0f} s{scores}{left_out}")
+        if unwell := told(rates):
+            tqdm.write(f"epoch {self.epoch:>3}  {unwell}")
 
     def evaluate(self) -> dict[str, Any]:
         """Measure the chosen weights, with norm statistics of their own; keep them as best.safetensors if they are."""
@@ -177,15 +194,27 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = c.lr * ramp * (c.lr_final + (1 - c.lr_final) * (1 + math.cos(math.pi * done)) / 2)
 
+    def gather(self, log: engine.StepLog | None) -> None:
+        """Add a batch to the epoch's means; on the device."""
+        if log is None:
+            self.skipped += 1
+            return
+        self.meters += torch.stack([log.loss, log.box, log.objectness, log.classes, log.rate]).to(self.meters)
+        for name, rate in log.rates.items():
+            self.rates[name] = self.rates[name] + rate if name in self.rates else rate
+
     def check_and_show(self, bar: Any) -> None:
-        """The one place that reads a training value back from the device. Comes before every save, so that a checkpoint is always good."""
-        loss = float(self.meters[0]) / self.batch
-        if not math.isfinite(loss):
+        """The one place that reads training values back from the device. Comes before every save, so that a checkpoint is always good."""
+        if trouble := self.watch.check():
+            ago, what = trouble
+            good = f"the last good checkpoint is {self.folder.last}" if self.folder.last.exists() else "there is no checkpoint yet"
+            files = ", ".join(self.train_set.voc.image_path(self.train_set.voc.index(name)).name for name in self.recent[-1 - ago])
             raise InputError(
-                f"the loss is not finite in epoch {self.epoch + 1} near batch {self.batch}; the last good checkpoint is "
-                f"{self.folder.last}; a lower --lr, a lower --clip or --amp none usually mends it"
+                f"epoch {self.epoch + 1}, batch {self.batch - ago} ({files}): {what}; {good}; a lower --lr, a lower --clip or --amp none "
+                "usually mends it; --nonfinite skip leaves such batches out"
             )
-        bar.set_postfix(loss=f"{loss:.3f}", rate=f"{float(self.meters[4]) / self.batch:.3f}")
+        learned = max(1, self.batch - self.skipped)
+        bar.set_postfix(loss=f"{float(self.meters[0]) / learned:.3f}", rate=f"{float(self.meters[4]) / learned:.3f}")
 
     def out_of_time(self) -> bool:
         return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started
@@ -253,13 +282,13 @@ class Trainer:
             tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
         for i, moments in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optim.{names[i]}.{k}": torch.as_tensor(v) for k, v in moments.items()}
-        tensors["meters"] = self.meters
+        tensors |= {"meters": self.meters} | {f"rates.{name}": rate for name, rate in self.rates.items()}
         position = {
             "epoch": self.epoch, "batch": self.batch, "per_epoch": self.per_epoch, "ema_updates": self.ema.updates, "best": self.best,
-            "seconds": self.seconds,
+            "seconds": self.seconds, "skipped": self.skipped,
         }  # fmt: skip
         metadata = info_to_metadata(self.info({})) | {"position": position, "history": self.history, "config": self.config.to_dict()}
-        save_tensors(self.folder.last, tensors, metadata)
+        save_tensors(self.folder.last, tensors, metadata, keep=self.folder.previous)
         self.saved = time.monotonic()
 
     def remembered(self) -> dict[str, list[Tensor]]:
@@ -273,7 +302,7 @@ class Trainer:
 
     def load(self) -> None:
         """Take up the run where its last checkpoint left it."""
-        tensors, metadata = load_tensors(self.folder.last)
+        tensors, metadata = self.folder.load_last()
         try:
             position, history = json.loads(metadata["position"]), json.loads(metadata["history"])
             self.check_same_run(position, json.loads(metadata["config"])["learning"])
@@ -286,13 +315,14 @@ class Trainer:
                         v.copy_(tensors[f"{kind}.{name}"])
             self.load_moments(tensors, names)
             self.meters.copy_(tensors["meters"])
+            self.rates = {k.removeprefix("rates."): v.to(self.device) for k, v in tensors.items() if k.startswith("rates.")}
         except InputError:
             raise
         except (KeyError, TypeError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
         self.epoch, self.batch, self.best, self.seconds = (position[k] for k in ("epoch", "batch", "best", "seconds"))
-        self.ema.updates, self.history = position["ema_updates"], history
+        self.ema.updates, self.history, self.skipped = position["ema_updates"], history, position.get("skipped", 0)
 
     def check_same_run(self, position: dict[str, Any], learning: dict[str, Any]) -> None:
         """Options may change on resuming, but not those that the checkpoint's contents depend on."""

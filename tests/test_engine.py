@@ -192,7 +192,7 @@ def test_one_epoch_yields_a_log_a_batch_and_asks_before_each(batch):
     detector, asked = tiny().eval(), []
     how = {"device": torch.device("cpu"), "before_batch": lambda: asked.append(1)}
     logs = engine.train_one_epoch(detector, DetectionLoss(), FPTT(sgd(detector), ALPHA), [batch, batch], [1], **how)
-    next(logs)
+    assert next(logs)[0] is batch
     assert len(asked) == 1 and detector.training  # one batch at a time: the caller may stop between two
     assert len(list(logs)) == 1 and len(asked) == 2
 

@@ -455,7 +455,7 @@ def test_a_loss_that_is_not_finite_is_told_and_not_saved(tiny_config):
 
     trainer.loss = type("Broken", (type(trainer.loss),), {"__call__": broken})()
     at_batch(trainer, 3, lambda: bad.__setitem__(0, True))
-    with pytest.raises(InputError, match=r"the loss is not finite in epoch 1 near batch 3; the last good checkpoint is .*last.safetensors"):
+    with pytest.raises(InputError, match=r"epoch 1, batch 3 \(\w+\.jpg, \w+\.jpg\): the loss is not finite; the last good .*last.safet"):
         trainer.fit()
     assert resumed(config).batch == 2
     assert all(torch.isfinite(t).all() for t in load_tensors(trainer.folder.last)[0].values())

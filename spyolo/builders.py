@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
 from torch import nn
-from torch.utils.data import Sampler
 
 from spyolo.config import Config
 from spyolo.data import VOC_CLASSES, AugmentSettings, Batches, DetectionDataset, VOCSet, load_batches
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
-from spyolo.errors import InputError
 from spyolo.learning import BPTT, FPTT, Rule, split_steps
-
-
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one.
-
-    Raises:
-        InputError: a device this machine or torch does not have.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"device {name!r} is not to be had here: {str(error).splitlines()[0]}") from error
-    return device
+from spyolo.running import EpochOrder
 
 
 def choose_workers(asked: int) -> int:
@@ -73,30 +55,6 @@ def validation_set(config: Config, limit: int = 0) -> DetectionDataset:
     limit = limit or config.val_limit
     voc = VOCSet(config.data, config.val, class_names(config), strict=config.strict)
     return DetectionDataset(voc.subset(range(min(limit, len(voc)))) if limit else voc, config.size, "eval")
-
-
-class EpochOrder(Sampler[list[int]]):
-    """Batches of indices: a permutation that is a function of (seed, epoch).
-
-    Args:
-        count: size of the data set.
-        batch: pictures a batch; a short last batch is left out unless it is the only one.
-        first: batches of the epoch to skip (they were seen before an interruption).
-        most: stop after so many batches; 0: at the end.
-    """
-
-    def __init__(self, count: int, batch: int, seed: int, epoch: int, first: int = 0, most: int = 0) -> None:
-        self.batch, self.first = batch, first
-        self.order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
-        whole = max(1, count // batch)
-        self.per_epoch = min(whole, most) if most else whole
-
-    def __len__(self) -> int:
-        return self.per_epoch - self.first
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for i in range(self.first, self.per_epoch):
-            yield self.order[i * self.batch : (i + 1) * self.batch]
 
 
 def calibration_batches(config: Config, workers: int, voc: VOCSet | None = None) -> Batches:

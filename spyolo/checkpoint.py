@@ -14,13 +14,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from spyolo.detection import DetectorSpec, SpikingYOLO, Units
 from spyolo.errors import InputError
-from spyolo.files import replace_file
+from spyolo.tensors import read_tensors, save_tensors
 from spyolo.weights import resolve
 
 WEIGHTS_OF = ("w", "average", "ema")
@@ -39,32 +37,13 @@ class WeightsInfo:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
-def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], keep: Path | None = None) -> None:
-    """Tensors and JSON metadata as one safetensors file, atomically. `keep`: the name under which the file before it stays."""
-    ready = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    text = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-    replace_file(path, lambda temporary: _save(ready, temporary, text), keep)
-
-
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    try:
-        save_file(tensors, path, metadata)
-    except SafetensorError as error:  # a full disk, in the library's words
-        raise OSError(str(error)) from error
-
-
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file, given by its path or by a name of `spyolo.weights`.
 
     Raises:
         InputError: no such file or published name, a checksum that differs, or not a whole safetensors file.
     """
-    path = resolve(path)
-    try:
-        with safe_open(path, framework="pt") as f:
-            return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118 (safe_open is no dict)
-    except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); only safetensors are read") from error
+    return read_tensors(resolve(path))
 
 
 def info_to_metadata(info: WeightsInfo) -> dict[str, Any]:

@@ -1,31 +1,17 @@
 """Everything a training run depends on, in one frozen, checked, printable place.
 
-A run is a function of (config, data, seed). Presets are YAML files in spyolo/presets/; a file or a command line changes fields by name.
-Field names are unique over the sections, so `--lr 0.01` needs no section.
-"""
+A run is a function of (config, data, seed). Presets are YAML files in spyolo/presets/; a file or a command line changes fields by name."""
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import math
-import types
-import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
+from typing import Self
 
 from spyolo.errors import InputError
+from spyolo.settings import Settings, load_settings, names_in, option
 
 PRESETS = Path(__file__).parent / "presets"
-
-
-def option(default: Any, text: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None) -> Any:
-    """A field with its help line and its limits (inclusive)."""
-    return field(default=default, metadata={"help": text, "choices": choices, "low": low, "high": high})
 
 
 @dataclass(frozen=True)
@@ -125,7 +111,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """A run. Sections only group the fields for reading."""
 
     network: Network = Network()
@@ -135,37 +121,7 @@ class Config:
     evaluation: Evaluation = Evaluation()
     run: Run = Run()
 
-    def __getattr__(self, name: str) -> Any:
-        """`config.lr` for `config.learning.lr`: names are unique."""
-        section = FIELDS.get(name)
-        if section is None:
-            raise AttributeError(name)
-        return getattr(getattr(self, section[0]), name)
-
-    def to_dict(self) -> dict[str, dict[str, Any]]:
-        return dataclasses.asdict(self)
-
-    def to_yaml(self) -> str:
-        return yaml.safe_dump(plain(self.to_dict()), sort_keys=False)
-
-    def updated(self, values: Mapping[str, Any], where: str = "command line") -> Config:
-        """A copy with fields changed; values may be strings.
-
-        Raises:
-            InputError: an unknown field or a value that does not fit, naming `where` and the field.
-        """
-        sections: dict[str, dict[str, Any]] = {}
-        for name, value in values.items():
-            if name not in FIELDS:
-                near = difflib.get_close_matches(name, FIELDS, 1)
-                hint = f"; did you mean {near[0]!r}?" if near else f"; fields are {', '.join(sorted(FIELDS))}"
-                raise InputError(f"{where}: unknown field {name!r}{hint}")
-            section, f, kind = FIELDS[name]
-            sections.setdefault(section, {})[name] = checked(value, f, kind, where)
-        new = {s: dataclasses.replace(getattr(self, s), **v) for s, v in sections.items()}
-        return dataclasses.replace(self, **new).consistent(where)
-
-    def consistent(self, where: str) -> Config:
+    def consistent(self, where: str) -> Self:
         """Checks that need more than one field."""
         if self.size % 32:
             raise InputError(f"{where}: size must be a multiple of 32, got {self.size}")
@@ -184,109 +140,16 @@ class Config:
         return self
 
 
-def plain(tree: Any) -> Any:
-    """Tuples as lists, for YAML."""
-    if isinstance(tree, dict):
-        return {k: plain(v) for k, v in tree.items()}
-    return [plain(v) for v in tree] if isinstance(tree, tuple | list) else tree
-
-
-def _fields() -> dict[str, tuple[str, dataclasses.Field[Any], Any]]:
-    """name -> (section, field, type) over all sections."""
-    found: dict[str, tuple[str, dataclasses.Field[Any], Any]] = {}
-    for section in dataclasses.fields(Config):
-        cls = typing.get_type_hints(Config)[section.name]
-        hints = typing.get_type_hints(cls)
-        for f in dataclasses.fields(cls):
-            assert f.name not in found, f.name
-            found[f.name] = (section.name, f, hints[f.name])
-    return found
-
-
-def checked(value: Any, f: dataclasses.Field[Any], kind: Any, where: str) -> Any:
-    """`value` as the field's type, inside its limits."""
-    try:
-        value = converted(value, kind)
-    except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: {f.name} must be {type_name(kind)}, got {value!r}") from error
-    choices, low, high = f.metadata["choices"], f.metadata["low"], f.metadata["high"]
-    if choices and value is not None and value not in choices:
-        raise InputError(f"{where}: {f.name} must be one of {', '.join(choices)}; got {value!r}")
-    for number in value if isinstance(value, tuple) else (value,):
-        if number is not None and ((low is not None and number < low) or (high is not None and number > high)):
-            raise InputError(f"{where}: {f.name} must be {limits(low, high)}, got {number}")
-    return value
-
-
-def limits(low: float | None, high: float | None) -> str:
-    return f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"between {low:g} and {high:g}"
-
-
-def type_name(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
-    if isinstance(kind, types.UnionType):
-        return type_name(typing.get_args(kind)[0]) + " or none"
-    return "a list" if typing.get_origin(kind) is tuple else names[kind]
-
-
-def converted(value: Any, kind: Any) -> Any:
-    if isinstance(kind, types.UnionType):
-        return None if value is None or str(value).lower() in ("none", "null", "") else converted(value, typing.get_args(kind)[0])
-    if typing.get_origin(kind) is tuple:
-        items = [v.strip() for v in value.split(",")] if isinstance(value, str) else value
-        if isinstance(items, Mapping):
-            raise TypeError(value)
-        return tuple(converted(v, typing.get_args(kind)[0]) for v in items)
-    if kind is bool:
-        words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        return words[str(value).lower()] if str(value).lower() in words else int("x")
-    if kind is str and not isinstance(value, str):
-        raise TypeError(value)
-    if isinstance(value, bool) or (kind is int and isinstance(value, float) and value != int(value)):
-        raise TypeError(value)
-    result = kind(value)
-    if kind is float and not math.isfinite(result):
-        raise ValueError(value)
-    return result
-
-
-FIELDS = _fields()
+FIELDS = Config.fields()
 
 
 def load_config(path: str | Path, base: Config | None = None) -> Config:
-    """A config from a YAML file: sections of fields, or fields alone. What it does not name stays as in `base`.
-
-    Raises:
-        InputError: no such file, no YAML, an unknown field or a bad value; names the file and the field.
-    """
-    path = Path(path)
-    try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such config file; presets are {', '.join(preset_names())}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML: {str(error).splitlines()[0]}") from error
-    return (base or Config()).updated(flattened(tree, str(path)), str(path))
-
-
-def flattened(tree: Any, where: str) -> dict[str, Any]:
-    """Sections of fields -> fields."""
-    if not isinstance(tree, dict):
-        raise InputError(f"{where}: expected fields and their values, got {type(tree).__name__}")
-    flat: dict[str, Any] = {}
-    sections = {f.name for f in dataclasses.fields(Config)}
-    for name, value in tree.items():
-        if name not in sections:
-            flat[str(name)] = value
-        elif isinstance(value, dict):
-            flat.update({str(k): v for k, v in value.items()})
-        elif value is not None:  # a section whose fields are all commented out is None
-            raise InputError(f"{where}: {name} is a section: it holds fields and their values, not {value!r}")
-    return flat
+    """A config from a YAML file, see `load_settings`."""
+    return load_settings(path, base or Config(), PRESETS)
 
 
 def preset_names() -> list[str]:
-    return sorted(p.stem for p in PRESETS.glob("*.yaml"))
+    return names_in(PRESETS)
 
 
 def load_preset(name: str) -> Config:

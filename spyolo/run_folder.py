@@ -8,15 +8,16 @@ import csv
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from spyolo.checkpoint import load_tensors
 from spyolo.errors import InputError
 from spyolo.files import replace_file, write_whole
+from spyolo.tensors import read_tensors
 
 Row = dict[str, float | int]
 COLUMNS = (
@@ -25,11 +26,32 @@ COLUMNS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What a kind of run logs: columns of its CSV in order, those of them that are measured on held-out data, panels of its curves."""
+
+    columns: tuple[str, ...]
+    measured: tuple[str, ...]
+    panels: tuple[tuple[tuple[str, ...], str], ...]  # columns drawn together, and their title; four of them
+
+
+DETECTOR = Layout(
+    COLUMNS,
+    ("voc10_ap50", "voc07_ap50", "voc10_ap50_95"),
+    (
+        (("loss", "box", "objectness", "classes"), "loss"),
+        (("voc10_ap50", "voc07_ap50", "voc10_ap50_95"), "AP on the validation split"),
+        (("firing_rate",), "mean firing rate"),
+        (("lr",), "learning rate"),
+    ),
+)
+
+
 class RunFolder:
     """Paths and writers of one run folder."""
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, layout: Layout = DETECTOR) -> None:
+        self.path, self.layout = Path(path), layout
         self.config = self.path / "config.yaml"
         self.log = self.path / "log.csv"
         self.last = self.path / "last.safetensors"
@@ -64,18 +86,18 @@ class RunFolder:
             InputError: neither can be read.
         """
         try:
-            return load_tensors(self.last)
+            return read_tensors(self.last)
         except InputError as error:
             if not self.previous.exists():
                 raise
-            found = load_tensors(self.previous)
+            found = read_tensors(self.previous)
             warnings.warn(f"{error}; going on from {self.previous}", stacklevel=2)
             return found
 
     def write_log(self, history: Sequence[Row]) -> None:
         """The whole history as CSV; an empty cell where an epoch was not evaluated."""
         out = io.StringIO()
-        writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
+        writer = csv.DictWriter(out, self.layout.columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()} for row in history)
         write_whole(self.log, out.getvalue())
@@ -93,20 +115,14 @@ class RunFolder:
         for row in new:
             for name, value in row.items():
                 if name != "epoch":
-                    self._board.add_scalar(("val/" if "ap50" in name else "train/") + name, value, int(row["epoch"]))
+                    self._board.add_scalar(("val/" if name in self.layout.measured else "train/") + name, value, int(row["epoch"]))
         self._board.flush()
 
     def plot(self, history: Sequence[Row]) -> None:
-        """Loss terms, AP, firing rate and learning rate over the epochs, as one picture."""
+        """The layout's panels over the epochs, as one picture."""
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         axes = figure.subplots(2, 2)
-        panels = [
-            (("loss", "box", "objectness", "classes"), "loss"),
-            (("voc10_ap50", "voc07_ap50", "voc10_ap50_95"), "AP on the validation split"),
-            (("firing_rate",), "mean firing rate"),
-            (("lr",), "learning rate"),
-        ]
-        for ax, (names, title) in zip(axes.flat, panels):
+        for ax, (names, title) in zip(axes.flat, self.layout.panels):
             for name in names:
                 points = [(r["epoch"], r[name]) for r in history if name in r]
                 if points:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from spyolo.learning import EMA, swapped
 from spyolo.neurons import norms
 from spyolo.pieces import Piece, pieces_of, this_piece
 from spyolo.run_folder import Row, RunFolder
+from spyolo.running import EpochOrder, choose_device, load_moments, moments, stop_on_signals
 
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
@@ -52,7 +52,7 @@ class Trainer:
     def __init__(self, config: Config, *, resume: bool = False, quiet: bool = False) -> None:
         self.config, self.quiet = config, quiet
         self.folder = RunFolder(config.out)
-        self.device = builders.choose_device(config.device)
+        self.device = choose_device(config.device)
         resume = resume and self.folder.has_checkpoint
         if not resume and self.folder.has_checkpoint:
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
@@ -73,7 +73,7 @@ class Trainer:
         self.timesteps = config.timesteps if self.detector.spiking else 1  # the ANN twin's steps would all be the same
         self.plan = builders.steps_plan(config, self.timesteps)
         self.epoch, self.batch = 0, 0
-        self.per_epoch = builders.EpochOrder(len(self.train_set), config.batch, 0, 0).per_epoch
+        self.per_epoch = EpochOrder(len(self.train_set), config.batch, 0, 0).per_epoch
         self.history: list[Row] = []
         self.best = -1.0
         self.meters = torch.zeros(len(METERS), dtype=torch.float64, device=self.device)
@@ -93,7 +93,7 @@ class Trainer:
         """Train until done or told to stop; every checkpoint along the way is whole. Returns True when the run is complete."""
         self.started = self.saved = time.monotonic()
         first = os.environ.get("RANK", "0") == "0"  # of the processes that train one run together, one holds its folder
-        with held(self.folder.path) if first else nullcontext(), self.stop_on_signals():
+        with held(self.folder.path) if first else nullcontext(), stop_on_signals(self):
             if self.folder.stamp() != self.found:
                 raise InputError(f"{self.folder.path}: another process has trained here meanwhile; --resume it again")
             self.folder.sweep()
@@ -183,7 +183,7 @@ class Trainer:
         if self.epoch >= self.config.epochs - self.config.plain_epochs and self.train_set.preset == "mosaic":
             self.train_set = builders.training_set(self.config, self.train_set.voc, "train")
         self.train_set.set_epoch(self.epoch)
-        order = builders.EpochOrder(len(self.train_set), self.config.batch, self.config.seed, self.epoch, self.batch)
+        order = EpochOrder(len(self.train_set), self.config.batch, self.config.seed, self.epoch, self.batch)
         return load_batches(self.train_set, self.workers, batch_sampler=order, pin_memory=self.device.type == "cuda")
 
     def set_rates(self) -> None:
@@ -218,26 +218,6 @@ class Trainer:
 
     def out_of_time(self) -> bool:
         return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started
-
-    @contextmanager
-    def stop_on_signals(self) -> Iterator[None]:
-        """SIGINT and SIGTERM end the run after the present batch, with a checkpoint; a second one ends it at once."""
-
-        def stop(number: int, frame: Any) -> None:
-            if self.stopping:
-                raise KeyboardInterrupt
-            self.stopping = True
-            tqdm.write("stopping after this batch; press Ctrl-C again to stop at once")
-
-        try:
-            before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
-        except ValueError:  # not the main thread: the caller handles signals
-            before = {}
-        try:
-            yield
-        finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
 
     @contextmanager
     def evaluated_weights(self) -> Iterator[None]:
@@ -280,8 +260,7 @@ class Trainer:
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.detector.state_dict().items()}
         for kind, values in self.remembered().items():
             tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
-        for i, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optim.{names[i]}.{k}": torch.as_tensor(v) for k, v in moments.items()}
+        tensors |= moments(self.optimizer, names)
         tensors |= {"meters": self.meters} | {f"rates.{name}": rate for name, rate in self.rates.items()}
         position = {
             "epoch": self.epoch, "batch": self.batch, "per_epoch": self.per_epoch, "ema_updates": self.ema.updates, "best": self.best,
@@ -313,7 +292,7 @@ class Trainer:
                 for kind, values in self.remembered().items():
                     for name, v in zip(names, values):
                         v.copy_(tensors[f"{kind}.{name}"])
-            self.load_moments(tensors, names)
+            load_moments(self.optimizer, tensors, names)
             self.meters.copy_(tensors["meters"])
             self.rates = {k.removeprefix("rates."): v.to(self.device) for k, v in tensors.items() if k.startswith("rates.")}
         except InputError:
@@ -334,17 +313,3 @@ class Trainer:
                 f"{self.folder.last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; batch, limit and train "
                 "can be changed between two epochs only"
             )
-
-    def load_moments(self, tensors: dict[str, Tensor], names: list[str]) -> None:
-        state: dict[int, dict[str, Tensor]] = {}
-        for i, name in enumerate(names):
-            prefix = f"optim.{name}."
-            moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            if moments:
-                state[i] = {k: laid_out_as(self.rule.weights[i], v) for k, v in moments.items()}
-        self.optimizer.load_state_dict({"state": state, "param_groups": self.optimizer.state_dict()["param_groups"]})
-
-
-def laid_out_as(weight: Tensor, moment: Tensor) -> Tensor:
-    """A moment in the memory order of its weight: the fused optimizers walk both as they lie in memory, whatever their strides say."""
-    return torch.empty_like(weight).copy_(moment) if moment.shape == weight.shape else moment

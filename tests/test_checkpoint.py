@@ -207,7 +207,7 @@ def test_a_full_disk_in_the_library_s_words(saved, monkeypatch):
     def full(*_: object) -> None:
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("spyolo.checkpoint.save_file", full)
+    monkeypatch.setattr("spyolo.tensors.save_file", full)
     with pytest.raises(InputError, match="No space left on device"):
         save_weights(saved, tiny(seed=1), info_of(tiny()))
     assert saved.read_bytes() == before

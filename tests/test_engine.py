@@ -9,12 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from spyolo import builders, engine
+from spyolo import engine
 from spyolo.boxes import Detections, Objects
 from spyolo.data import SAMPLE_CLASSES, Batch, DetectionDataset, VOCSet, collate
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
 from spyolo.learning import BPTT, FPTT, Rule
 from spyolo.neurons import BatchRenorm2d, detach, leaves, norms
+from spyolo.running import EpochOrder
 
 ALPHA = 0.3
 
@@ -294,16 +295,16 @@ def test_recalibration_changes_statistics_and_nothing_else(dataset):
 
 
 def test_an_epoch_shows_each_picture_once_and_the_next_in_another_order():
-    epochs = [[i for b in builders.EpochOrder(10, 3, seed=0, epoch=e) for i in b] for e in (0, 1)]
+    epochs = [[i for b in EpochOrder(10, 3, seed=0, epoch=e) for i in b] for e in (0, 1)]
     assert all(len(set(order)) == len(order) == 9 for order in epochs) and epochs[0] != epochs[1]
-    assert [i for b in builders.EpochOrder(10, 3, 0, 0) for i in b] == epochs[0] != [i for b in builders.EpochOrder(10, 3, 1, 0) for i in b]
+    assert [i for b in EpochOrder(10, 3, 0, 0) for i in b] == epochs[0] != [i for b in EpochOrder(10, 3, 1, 0) for i in b]
 
 
 def test_an_order_goes_on_where_it_was_interrupted():
-    whole, rest = builders.EpochOrder(10, 3, 0, 0), builders.EpochOrder(10, 3, 0, 0, first=2)
+    whole, rest = EpochOrder(10, 3, 0, 0), EpochOrder(10, 3, 0, 0, first=2)
     assert list(rest) == list(whole)[2:] and (len(whole), len(rest)) == (3, 1)
 
 
 def test_fewer_pictures_than_a_batch_are_one_batch():
-    assert [sorted(b) for b in builders.EpochOrder(2, 16, 0, 0)] == [[0, 1]]
-    assert len(builders.EpochOrder(100, 10, 0, 0, most=4)) == len(list(builders.EpochOrder(100, 10, 0, 0, most=4))) == 4
+    assert [sorted(b) for b in EpochOrder(2, 16, 0, 0)] == [[0, 1]]
+    assert len(EpochOrder(100, 10, 0, 0, most=4)) == len(list(EpochOrder(100, 10, 0, 0, most=4))) == 4

@@ -9,6 +9,7 @@ from spyolo.config import Config, load_preset
 from spyolo.data import SAMPLE_CLASSES, make_sample, shuffle_labels
 from spyolo.evaluation import evaluate_detections
 from spyolo.neurons.fused import Compiling
+from spyolo.running import choose_device
 from spyolo.trainer import Trainer
 
 NOTHING = 0.05  # mAP@0.5
@@ -25,7 +26,7 @@ def test_an_untrained_net_scores_nothing(config: Config):
     dataset = builders.validation_set(config, limit=40)
     detector = builders.detector(config, len(SAMPLE_CLASSES))
     batches = builders.calibration_batches(config.updated({"recalibrate": 2}), 0)
-    engine.recalibrate(detector, batches, 2, device=builders.choose_device("cpu"))
+    engine.recalibrate(detector, batches, 2, device=choose_device("cpu"))
     found = engine.detect(detector, dataset, (2,), confidence=0.0)[2]
     truth = {name: dataset.voc.objects(i) for i, name in enumerate(dataset.voc.ids)}
     assert sum(map(len, found.values())) > 1000  # it is not silent

@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     app_models, app_page, app_parts = (app_module(name) for name in ("models", "page", "parts"))
-    from spyolo.builders import choose_device
     from spyolo.neurons.fused import Compiling
+    from spyolo.running import choose_device
 
     Compiling.enabled = False  # a page should answer at once; compiling would take the first visitor half a minute
     save_to = Path(args.save_to).resolve()

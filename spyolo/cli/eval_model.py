@@ -65,9 +65,9 @@ def parse_timesteps(text: str) -> tuple[int, ...]:
 
 def measure_detector(args: argparse.Namespace) -> Measured:
     """Load the detector, run it over the split, count and time it."""
-    from spyolo.builders import choose_device
     from spyolo.checkpoint import load_detector
     from spyolo.cli.eval import open_set
+    from spyolo.running import choose_device
 
     detector, info = load_detector(args.weights, weights=args.weights_of)
     voc, notes = open_set(args, info.classes)

@@ -23,12 +23,12 @@ def add_stream_options(group: Any) -> None:
 
 def stream_score(args: argparse.Namespace) -> int:
     """Run the modes on the same frames, print the table, write stream.json."""
-    from spyolo.builders import choose_device
     from spyolo.checkpoint import load_detector
     from spyolo.cli.eval import OUT, open_set
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
     from spyolo.evaluation.video import PseudoVideo
+    from spyolo.running import choose_device
 
     detector, info = load_detector(args.weights, weights=args.weights_of)
     voc, _ = open_set(args, info.classes)

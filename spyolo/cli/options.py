@@ -6,8 +6,11 @@ import argparse
 import difflib
 from typing import Any, NoReturn
 
-from spyolo.config import FIELDS, Config, limits
+from spyolo.config import Config
 from spyolo.errors import InputError
+from spyolo.settings import Settings, limits
+
+DETECTOR = Config()
 
 
 class Parser(argparse.ArgumentParser):
@@ -22,11 +25,10 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{self.prog}: {message}" + (f"; did you mean {', '.join(near)}?" if near else "; --help lists the options"))
 
 
-def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = ()) -> None:
+def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = (), defaults: Settings = DETECTOR) -> None:
     """One option per config field, grouped by section; values stay text, the config checks them."""
     groups: dict[str, Any] = {}
-    defaults = Config()
-    for name, (section, field, _) in FIELDS.items():
+    for name, (section, field, _) in defaults.fields().items():
         if name in leave_out:
             continue
         group = groups.setdefault(section, parser.add_argument_group(f"{section} (any field of the config)"))
@@ -41,6 +43,6 @@ def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ..
         group.add_argument(*spellings, dest=name, metavar="V", help=text, default=argparse.SUPPRESS)
 
 
-def given_options(args: argparse.Namespace) -> dict[str, Any]:
+def given_options(args: argparse.Namespace, config: type[Settings] = Config) -> dict[str, Any]:
     """The config fields that were given."""
-    return {k: v for k, v in vars(args).items() if k in FIELDS}
+    return {k: v for k, v in vars(args).items() if k in config.fields()}

@@ -126,8 +126,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     source = parse_source(args.source)
     check_places(args, source)
-    from spyolo.builders import choose_device
     from spyolo.predictor import Predictor
+    from spyolo.running import choose_device
 
     predictor = Predictor.load(
         args.weights, timesteps=args.timesteps, size=args.size, confidence=args.confidence, nms_iou=args.nms_iou,

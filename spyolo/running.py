@@ -1,0 +1,103 @@
+"""What every training run needs, whatever it trains: a device, an order of samples, a way to stop, and the optimizer's memory on file."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+from tqdm import tqdm
+
+from spyolo.errors import InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one.
+
+    Raises:
+        InputError: a device this machine or torch does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {name!r} is not to be had here: {str(error).splitlines()[0]}") from error
+    return device
+
+
+class EpochOrder(Sampler[list[int]]):
+    """Batches of indices: a permutation that is a function of (seed, epoch).
+
+    Args:
+        count: size of the data set.
+        batch: pictures a batch; a short last batch is left out unless it is the only one.
+        first: batches of the epoch to skip (they were seen before an interruption).
+        most: stop after so many batches; 0: at the end.
+    """
+
+    def __init__(self, count: int, batch: int, seed: int, epoch: int, first: int = 0, most: int = 0) -> None:
+        self.batch, self.first = batch, first
+        self.order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
+        whole = max(1, count // batch)
+        self.per_epoch = min(whole, most) if most else whole
+
+    def __len__(self) -> int:
+        return self.per_epoch - self.first
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for i in range(self.first, self.per_epoch):
+            yield self.order[i * self.batch : (i + 1) * self.batch]
+
+
+class Stoppable(Protocol):
+    stopping: bool  # set on a signal; the run looks at it between batches
+
+
+@contextmanager
+def stop_on_signals(run: Stoppable) -> Iterator[None]:
+    """SIGINT and SIGTERM end the run after the present batch, with a checkpoint; a second one ends it at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if run.stopping:
+            raise KeyboardInterrupt
+        run.stopping = True
+        tqdm.write("stopping after this batch; press Ctrl-C again to stop at once")
+
+    try:
+        before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    except ValueError:  # not the main thread: the caller handles signals
+        before = {}
+    try:
+        yield
+    finally:
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
+    """What the optimizer remembers of each weight, as `optim.<weight>.<moment>`; `names` are its weights' in its order."""
+    state = optimizer.state_dict()["state"]
+    return {f"optim.{names[i]}.{k}": torch.as_tensor(v) for i, kept in state.items() for k, v in kept.items()}
+
+
+def load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], names: list[str]) -> None:
+    """Give the optimizer back what `moments` wrote."""
+    weights = [w for group in optimizer.param_groups for w in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for i, name in enumerate(names):
+        prefix = f"optim.{name}."
+        found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        if found:
+            state[i] = {k: laid_out_as(weights[i], v) for k, v in found.items()}
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def laid_out_as(weight: Tensor, moment: Tensor) -> Tensor:
+    """A moment in the memory order of its weight: the fused optimizers walk both as they lie in memory, whatever their strides say."""
+    return torch.empty_like(weight).copy_(moment) if moment.shape == weight.shape else moment

@@ -18,6 +18,7 @@ SEED = 7
 
 def draw_examples(folder: Path) -> tuple[list[str], str]:
     """Draw the pictures and the video into `folder`; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for k in range(PICTURES):
         image, _ = draw_picture(np.random.default_rng([SEED, k]))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -24,8 +23,10 @@ from spyolo.predictor import Predictor
 from .figures import boxed, loss_curve
 from .models import Models
 from .parts import TOLD_APART, by_path, read_upload, shown, told
+from .sessions import Session, Sessions
 
 LARGEST = 800  # pixels, a side
+MOST_SAVED = 50  # copies in the folder for them
 STEPS = """**1** Give a picture. **2** Name a thing and click two opposite corners of it; box every thing of that kind.
 **3** More pictures, if you have them. **4** Press *Learn*, and watch. Only a copy learns: the model stays as it is."""
 
@@ -46,7 +47,7 @@ class Page:
 
 @dataclass
 class Desk:
-    """What one user is at: their pictures, their copy of the model, the curve so far."""
+    """What one visitor is at: their pictures, their copy of the model, the curve so far."""
 
     pages: list[Page] = field(default_factory=list)
     corner: tuple[int, int] | None = None
@@ -66,9 +67,8 @@ class Desk:
 class LearnTab:
     """Builds the tab and answers its events; weights are saved into `save_to`."""
 
-    def __init__(self, models: Models, chosen: gr.Dropdown, examples: list[str], save_to: Path) -> None:
-        self.models, self.chosen, self.save_to = models, chosen, save_to
-        self.desk = gr.State(None, time_to_live=3600)
+    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, examples: list[str], save_to: Path) -> None:
+        self.models, self.sessions, self.chosen, self.save_to = models, sessions, chosen, save_to
         gr.Markdown(STEPS)
         with gr.Row():
             with gr.Column(scale=5, min_width=300):
@@ -78,7 +78,7 @@ class LearnTab:
                     )
                 )
                 gr.Examples(examples, self.upload, label="or one of these", cache_examples=False)
-                known = list(models.load(models.names()[0]).classes)
+                known = list(models.load(models.first).classes)
                 self.name = gr.Dropdown(
                     known, value=known[0], label="Name of the thing", info="or type a new one", allow_custom_value=True,
                     elem_id="learn-name",
@@ -104,70 +104,84 @@ class LearnTab:
 
     def _wire(self) -> None:
         quiet = {"show_progress": "hidden", **TOLD_APART}
-        seen = [self.board, self.sees, self.curve, self.desk, self.message]
-        self.upload.change(self.add_picture, [self.upload, self.desk, self.chosen], seen, **quiet)
-        self.board.select(self.click, [self.desk, self.name], [self.board, self.desk, self.message], **quiet)
-        self.unbox.click(self.take_back, self.desk, [self.board, self.desk, self.message], **quiet)
+        seen = [self.board, self.sees, self.curve, self.message]
+        self.upload.change(self.add_picture, [self.upload, self.chosen], seen, **quiet)
+        self.board.select(self.click, self.name, [self.board, self.message], **quiet)
+        self.unbox.click(self.take_back, None, [self.board, self.message], **quiet)
         self.clear.click(self.start_over, None, [*seen, self.upload], **quiet)
         self.learn.click(
-            self.teach, [self.desk, self.rounds, self.deeper, self.chosen], [self.sees, self.curve, self.desk, self.message],
-            concurrency_limit=1, **quiet,
-        )  # fmt: skip
-        self.undo.click(self.go_back, [self.desk], [self.sees, self.curve, self.desk, self.message], **quiet)
-        self.save.click(self.keep, self.desk, [self.chosen, self.message], **quiet)
-        self.chosen.change(self.other_model, [self.desk, self.chosen], [*seen, self.name], **quiet)
+            self.teach, [self.rounds, self.deeper, self.chosen], [self.sees, self.curve, self.message], concurrency_limit=1, **quiet
+        )
+        self.undo.click(self.go_back, None, [self.sees, self.curve, self.message], **quiet)
+        self.save.click(self.keep, None, [self.chosen, self.message], **quiet)
+        self.chosen.change(self.other_model, self.chosen, [*seen, self.name], **quiet)
 
-    @told(5)
-    def add_picture(self, upload: str | io.BytesIO | None, desk: Desk | None, name: str) -> list[Any]:
-        desk = desk or Desk()
+    def at(self, request: gr.Request) -> tuple[Session, Desk]:
+        """The visitor who asks, and what is on their desk."""
+        session = self.sessions.of(request)
+        return session, session.recall(Desk)
+
+    @told(4)
+    def add_picture(self, upload: str | io.BytesIO | None, name: str, request: gr.Request) -> list[Any]:
+        session, desk = self.at(request)
+        self.sessions.keep_upload(session, upload)
         if upload is None:
-            return [gr.skip(), gr.skip(), gr.skip(), desk, gr.skip()]
+            return [gr.skip()] * 4
         if len(desk.pages) >= MAX_EXAMPLES:
             raise InputError(f"{MAX_EXAMPLES} pictures are enough here; press Learn, or start over")
         desk.pages.append(Page(read_upload(upload, LARGEST)))
         desk.corner = None
         said = f"Picture {len(desk.pages)}. Name a thing, then click two opposite corners of it."
-        return [board(desk), self.sight(desk, name), gr.skip(), desk, said]
+        return [self.board_of(session, desk), self.sight(session, desk, name), gr.skip(), said]
 
-    @told(3)
-    def click(self, desk: Desk | None, name: str, event: gr.SelectData) -> list[Any]:
-        return self.corner(desk or Desk(), name, (int(event.index[0]), int(event.index[1])))
+    @told(2)
+    def click(self, name: str, event: gr.SelectData, request: gr.Request) -> list[Any]:
+        session, desk = self.at(request)
+        said = self.corner(desk, name, (int(event.index[0]), int(event.index[1])))
+        return [self.board_of(session, desk), said]
 
-    def corner(self, desk: Desk, name: str, point: tuple[int, int]) -> list[Any]:
+    def corner(self, desk: Desk, name: str, point: tuple[int, int]) -> str:
         """First click: a corner. Second: the box."""
         page, name = desk.page, (name or "").strip()
         if not 0 < len(name) <= 40:
             raise InputError("name the thing first: 1 to 40 characters")
         if desk.corner is None:
             desk.corner = point
-            return [board(desk), desk, "Now the opposite corner."]
+            return "Now the opposite corner."
         (x1, x2), (y1, y2) = (sorted(pair) for pair in zip(desk.corner, point))
         desk.corner = None
         if min(x2 - x1, y2 - y1) < 4:
-            return [board(desk), desk, "⚠️ That box is too small; click two opposite corners."]
+            return "⚠️ That box is too small; click two opposite corners."
         page.boxes.append((x1, y1, x2, y2))
         page.names.append(name)
         count = sum(len(p.boxes) for p in desk.pages)
-        return [board(desk), desk, f"{count} box{'' if count == 1 else 'es'} on {len(desk.pages)} picture(s). Another one, or press Learn."]
+        pictures = f"{len(desk.pages)} picture{'' if len(desk.pages) == 1 else 's'}"
+        return f"{count} box{'' if count == 1 else 'es'} on {pictures}. Another one, or press Learn."
 
-    @told(3)
-    def take_back(self, desk: Desk | None) -> list[Any]:
-        desk = desk or Desk()
+    @told(2)
+    def take_back(self, request: gr.Request) -> list[Any]:
+        session, desk = self.at(request)
         page = desk.page
         if desk.corner is not None:
             desk.corner = None
         elif page.boxes:
             page.boxes.pop()
             page.names.pop()
-        return [board(desk), desk, f"{len(page.boxes)} box(es) on this picture."]
+        count = len(page.boxes)
+        return [self.board_of(session, desk), f"{count} box{'' if count == 1 else 'es'} on this picture."]
 
-    def start_over(self) -> list[Any]:
-        return [None, None, None, Desk(), "Started over: pictures, boxes and what was learned are gone.", None]
+    @told(5, 3)
+    def start_over(self, request: gr.Request) -> list[Any]:
+        session, desk = self.at(request)
+        if desk.busy:
+            raise InputError("it is still learning")
+        session.forget(Desk)
+        return [None, None, None, "Started over: pictures, boxes and what was learned are gone.", None]
 
-    @told(4)
-    def teach(self, desk: Desk | None, rounds: float, deeper: bool, name: str) -> Iterator[list[Any]]:
+    @told(3)
+    def teach(self, rounds: float, deeper: bool, name: str, request: gr.Request) -> Iterator[list[Any]]:
         """FPTT, one update a time step; the loss after each, the boxes as often as they can be drawn."""
-        desk = desk or Desk()
+        session, desk = self.at(request)
         if not any(page.boxes for page in desk.pages):
             raise InputError("no box yet: click two opposite corners of a thing")
         if desk.busy:
@@ -184,20 +198,23 @@ class LearnTab:
             drawn = 0.0
             for update in lesson.learn(examples, int(rounds)):
                 desk.losses.append(update.loss)
+                if session.ended:  # nobody watches any more
+                    return
                 said = f"Update {update.number}: loss {update.loss:.2f}"
                 if time.perf_counter() - drawn < 0.25:  # the curve and boxes of this update come with the next ones
                     continue
-                yield [self.sight(desk, name), loss_curve(desk.losses), desk, said]
+                yield [self.sight(session, desk, name), loss_curve(desk.losses), said]
                 drawn = time.perf_counter()
         finally:
             desk.busy = False
         said = f"**Learned** in {lesson.updates} updates: loss {desk.losses[0]:.2f} → {desk.losses[-1]:.2f}. Undo takes this back."
-        yield [self.sight(desk, name), loss_curve(desk.losses), desk, said]
+        yield [self.sight(session, desk, name), loss_curve(desk.losses), said]
 
-    @told(4)
-    def go_back(self, desk: Desk | None) -> list[Any]:
+    @told(3)
+    def go_back(self, request: gr.Request) -> list[Any]:
         """Undo the last press of Learn, with the classes it brought."""
-        if desk is None or desk.lesson is None or not desk.marks:
+        session, desk = self.at(request)
+        if desk.lesson is None or not desk.marks:
             raise InputError("nothing to undo")
         if desk.busy:
             raise InputError("it is still learning")
@@ -206,28 +223,40 @@ class LearnTab:
             desk.lesson.undo()
         desk.losses = desk.losses[: desk.lesson.updates]
         said = f"Undone: back to {desk.lesson.updates} updates." if desk.lesson.updates else "Undone: the copy is as it was at first."
-        return [self.sight(desk, desk.model), loss_curve(desk.losses) if desk.losses else None, desk, said]
+        return [self.sight(session, desk, desk.model), loss_curve(desk.losses) if desk.losses else None, said]
 
     @told(2)
-    def keep(self, desk: Desk | None) -> list[Any]:
+    def keep(self, request: gr.Request) -> list[Any]:
         """Save the copy as weights, and offer it among the models."""
-        if desk is None or desk.lesson is None or not desk.lesson.updates:
+        _, desk = self.at(request)
+        if desk.lesson is None or not desk.lesson.updates:
             raise InputError("nothing learned yet")
-        stem = re.sub(r"[^\w-]+", "-", Path(desk.model).stem)
-        path = self.save_to / f"{stem}-learned-{time.strftime('%Y%m%d-%H%M%S')}.safetensors"
+        path = self.free_path(desk.model)
         desk.lesson.save(path)
-        return [gr.Dropdown(choices=self.models.names()), f"**Saved** as `{path.name}`; it is among the models above."]
+        return [gr.Dropdown(choices=self.models.choices()), f"**Saved** as `{path.name}`; it is among the models above."]
 
-    @told(6, 4)
-    def other_model(self, desk: Desk | None, name: str) -> list[Any]:
+    def free_path(self, model: str) -> Path:
+        """Where a copy may be saved. Raises InputError when so many are there that one visitor after the other could fill the disk."""
+        if len(list(self.save_to.glob("*.safetensors"))) >= MOST_SAVED:
+            raise InputError(f"{MOST_SAVED} copies are saved already; delete some from {self.save_to.name}/ first")
+        stem = f"{model}-learned-{time.strftime('%Y%m%d-%H%M%S')}"
+        paths = (self.save_to / f"{stem}{more}.safetensors" for more in ("", *(f"-{k}" for k in range(2, MOST_SAVED + 2))))
+        return next(path for path in paths if not path.exists())
+
+    @told(5, 3)
+    def other_model(self, name: str, request: gr.Request) -> list[Any]:
         """Another model was chosen: the copy is made anew, the pictures stay."""
-        desk, classes = desk or Desk(), list(self.models.load(name).classes)
+        (session, desk), classes = self.at(request), list(self.models.load(name).classes)
         names = gr.Dropdown(choices=classes, value=classes[0])
         if desk.model == name or desk.busy:
-            return [gr.skip(), gr.skip(), gr.skip(), desk, gr.skip(), names]
+            return [*[gr.skip()] * 4, names]
         desk.lesson, desk.model, desk.losses, desk.marks = None, name, [], []
-        seen = self.sight(desk, name) if desk.pages else None
-        return [board(desk) if desk.pages else None, seen, None, desk, "", names]
+        if not desk.pages:
+            return [None, None, None, "", names]
+        return [self.board_of(session, desk), self.sight(session, desk, name), None, "", names]
+
+    def board_of(self, session: Session, desk: Desk) -> str | None:
+        return session.picture("board", board(desk))
 
     def lesson(self, desk: Desk, name: str) -> Lesson:
         model = self.models.load(name)
@@ -235,7 +264,7 @@ class LearnTab:
             desk.lesson, desk.model, desk.losses, desk.marks = Lesson(model.detector, model.info), name, [], []
         return desk.lesson
 
-    def sight(self, desk: Desk, name: str) -> np.ndarray:
+    def sight(self, session: Session, desk: Desk, name: str) -> str | None:
         """What the copy sees on the lesson's pictures."""
         lesson = self.lesson(desk, name)
         predictor = Predictor(lesson.detector, lesson.info, device=self.models.device)
@@ -243,7 +272,8 @@ class LearnTab:
         for page in desk.pages:
             found = predictor.predict(page.image)
             seen.append(boxed(page.image, found, lesson.classes))
-        return seen[0] if len(seen) == 1 else contact_sheet(seen, columns=min(3, len(seen)))
+        sheet = seen[0] if len(seen) == 1 else contact_sheet(seen, columns=min(3, len(seen)))
+        return session.picture("learn", sheet, keep=6)
 
 
 def board(desk: Desk) -> np.ndarray:

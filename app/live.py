@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import mkdtemp
 from typing import Any
 
 import gradio as gr
@@ -19,11 +18,12 @@ from spyolo.detection import DetectorState
 from spyolo.errors import InputError
 from spyolo.outputs import VideoFile
 from spyolo.predictor import Predictor
-from spyolo.sources import video_frames, video_info
+from spyolo.sources import VideoInfo, video_frames, video_info
 
 from .figures import boxed
 from .models import Model, Models
-from .parts import TOLD_APART, by_path, read_upload, shown, threshold_sliders, told
+from .parts import TOLD_APART, by_path, predictor_for, read_upload, shown, threshold_sliders, told, without_folders
+from .sessions import Session, Sessions
 
 CARRIED, FRESH = "Carry the state over (a step or a few a frame)", "Fresh state every frame (T steps)"
 LARGEST_FRAME = 960
@@ -31,6 +31,9 @@ MOST_FRAMES = 3000
 PREVIEW_EVERY = 0.4  # seconds
 SHOWN_TIMES = 50
 STREAM_LIMIT = 3600  # seconds a camera may run before it is asked to start again
+CAMERAS = 8  # at once; the next one waits
+FRAMES_KEPT = 6  # pictures of a stream that stay for a browser that is slow to fetch them
+LOST = "⚠️ No picture from the camera. Is it still connected? Press the record button to start again."
 
 
 @dataclass
@@ -45,7 +48,7 @@ class Stream:
 
     def see(self, model: Model, predictor: Predictor, image: np.ndarray, mode: str, steps: int) -> Detections:
         """Boxes of the next frame."""
-        key = (model.path, mode, predictor.size)
+        key = (model.detector, mode, predictor.size)
         if key != self.key:
             self.key, self.state, self.frames = key, None, 0
             self.latencies.clear()
@@ -79,10 +82,10 @@ class Stream:
 
 
 class LiveTab:
-    """Builds the tab and answers its events; `folder` takes annotated videos."""
+    """Builds the tab and answers its events."""
 
-    def __init__(self, models: Models, chosen: gr.Dropdown, example: str, folder: Path) -> None:
-        self.models, self.chosen, self.folder = models, chosen, folder
+    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, example: str) -> None:
+        self.models, self.sessions, self.chosen = models, sessions, chosen
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 self.mode = gr.Radio([CARRIED, FRESH], value=CARRIED, label="Between frames", elem_id="mode")
@@ -99,7 +102,6 @@ class LiveTab:
                 self._video(example)
 
     def _webcam(self) -> None:
-        stream = gr.State(None, time_to_live=600)
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 options = gr.WebcamOptions(mirror=False, constraints={"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}})
@@ -115,8 +117,8 @@ class LiveTab:
                 tiles = gr.HTML(elem_id="camera-tiles")
                 message = gr.Markdown(elem_id="camera-message")
         camera.stream(
-            self.frame, [camera, stream, self.confidence, self.iou, self.mode, self.steps, self.chosen], [seen, tiles, stream, message],
-            stream_every=0.05, time_limit=STREAM_LIMIT, concurrency_limit=4, show_progress="hidden", **TOLD_APART,
+            self.frame, [camera, self.confidence, self.iou, self.mode, self.steps, self.chosen], [seen, tiles, message],
+            stream_every=0.05, time_limit=STREAM_LIMIT, concurrency_limit=CAMERAS, show_progress="hidden", **TOLD_APART,
         )  # fmt: skip
 
     def _video(self, example: str) -> None:
@@ -136,54 +138,66 @@ class LiveTab:
         going = run.click(self.film, asked, [seen, tiles, result, message], concurrency_limit=2, api_name="video")
         stop.click(lambda: "Stopped.", None, message, cancels=[going], **TOLD_APART)
 
-    def asked_for(self, name: str, confidence: float, iou: float, mode: str, steps: float) -> tuple[Model, Predictor]:
+    def asked_for(self, name: str, confidence: float, iou: float, mode: str, steps: float) -> tuple[Model, Predictor, int]:
+        """The model, how it is asked, and the steps a frame."""
         model = self.models.load(name)
-        return model, model.predictor(confidence=confidence, nms_iou=iou, timesteps=int(steps) if mode == FRESH else None)
+        predictor_for(model, confidence, iou, steps)  # the steps are checked in either mode
+        return model, predictor_for(model, confidence, iou, steps if mode == FRESH else None), int(steps)
 
     def frame(
-        self, upload: str | io.BytesIO | None, stream: Stream | None, confidence: float, iou: float, mode: str, steps: float, name: str
+        self, upload: str | io.BytesIO | None, confidence: float, iou: float, mode: str, steps: float, name: str, request: gr.Request
     ) -> list[Any]:
         """Boxes on one webcam frame. Without a frame (the camera was unplugged) what was seen last stays, and so does the state."""
-        stream = stream or Stream()
         if upload is None:
-            return [gr.skip(), gr.skip(), stream, "No picture from the camera. Is it still connected?"]
+            return [gr.skip(), gr.skip(), LOST]
+        session = self.sessions.of(request)
         try:
-            model, predictor = self.asked_for(name, confidence, iou, mode, steps)
-            image = read_upload(upload, LARGEST_FRAME)
-            found = stream.see(model, predictor, image, mode, int(steps))
+            model, predictor, steps = self.asked_for(name, confidence, iou, mode, steps)
+            image, stream = read_upload(upload, LARGEST_FRAME), session.recall(Stream)
+            found = stream.see(model, predictor, image, mode, steps)
         except InputError as error:
-            return [gr.skip(), gr.skip(), stream, f"⚠️ {error}"]
-        return [boxed(image, found, model.classes), stream.tiles(len(found)), stream, ""]
+            return [gr.skip(), gr.skip(), f"⚠️ {error}"]
+        return [session.picture("frame", boxed(image, found, model.classes), keep=FRAMES_KEPT), stream.tiles(len(found)), ""]
 
     @told(4)
-    def film(self, upload: str | None, confidence: float, iou: float, mode: str, steps: float, name: str) -> Iterator[list[Any]]:
+    def film(
+        self, upload: str | None, confidence: float, iou: float, mode: str, steps: float, name: str, request: gr.Request
+    ) -> Iterator[list[Any]]:
         """Boxes on every frame of a video: previews on the way, the annotated video at the end."""
         if upload is None:
             raise InputError("no video yet: drop one, or choose the drawn one")
-        model, predictor = self.asked_for(name, confidence, iou, mode, steps)
+        session = self.sessions.of(request)
+        self.sessions.keep_upload(session, upload)
+        if not Path(upload).is_file():
+            raise InputError("this file is no longer kept here; give it again")
+        asked = self.asked_for(name, confidence, iou, mode, steps)
         try:
             info = video_info(upload)
-            frames = video_frames(upload)
-            yield from self._annotate(model, predictor, frames, info.fps or 25.0, info.frames, mode, int(steps))
+            yield from self._annotate(session, asked, mode, video_frames(upload), info)
         except InputError as error:
-            raise InputError(str(error).replace(upload, Path(upload).name)) from None
+            raise InputError(without_folders(str(error), upload)) from None
 
     def _annotate(
-        self, model: Model, predictor: Predictor, frames: Iterator[np.ndarray], fps: float, length: int, mode: str, steps: int
+        self, session: Session, asked: tuple[Model, Predictor, int], mode: str, frames: Iterator[np.ndarray], info: VideoInfo
     ) -> Iterator[list[Any]]:
-        stream, boxes, last = Stream(), 0, 0.0
-        path = Path(mkdtemp(dir=self.folder)) / "annotated.webm"
-        with VideoFile(path, fps) as video:
+        (model, predictor, steps), stream, boxes, last = asked, Stream(), 0, 0.0
+        path = session.place("annotated", ".webm")
+        if path is None:
+            return
+        with VideoFile(path, info.fps or 25.0) as video:
             for image in frames:
+                if session.ended:  # nobody waits for it any more
+                    return
                 found = stream.see(model, predictor, image, mode, steps)
                 boxes += len(found)
                 drawn = boxed(image, found, model.classes)
                 video.add(drawn)
                 if time.perf_counter() - last > PREVIEW_EVERY:
-                    last = time.perf_counter()
-                    yield [drawn, stream.tiles(len(found)), gr.skip(), f"Frame {stream.frames}" + (f" of about {length}" if length else "")]
+                    last, session.used = time.perf_counter(), time.monotonic()
+                    said = f"Frame {stream.frames}" + (f" of about {info.frames}" if info.frames else "")
+                    yield [session.picture("preview", drawn, keep=FRAMES_KEPT), stream.tiles(len(found)), gr.skip(), said]
                 if stream.frames == MOST_FRAMES:
                     break
         cut = " Longer videos are cut there; `spyolo predict --source` has no limit." if stream.frames == MOST_FRAMES else ""
         said = f"**Done:** {stream.frames} frames, {boxes / stream.frames:.1f} boxes a frame, {1000 * stream.latency:.0f} ms each.{cut}"
-        yield [drawn, stream.tiles(len(found)), str(path), said]
+        yield [session.picture("preview", drawn, keep=FRAMES_KEPT), stream.tiles(len(found)), path, said]

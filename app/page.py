@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import gradio as gr
@@ -10,9 +11,11 @@ from .examples import draw_examples
 from .learn import LearnTab
 from .live import LiveTab
 from .models import Models, about
-from .parts import TOLD_APART
+from .parts import TOLD_APART, told
 from .picture import PictureTab
+from .sessions import Sessions
 
+QUEUE = 40  # requests that may wait; further ones are refused with a message
 HEAD = """# spyolo
 A network of **spiking neurons** finds objects. Its neurons send short pulses and stay silent most of the time, which on suitable chips
 costs little energy. Here you see what it finds, and every spike on the way there."""
@@ -54,24 +57,33 @@ def build(models: Models, folder: Path, save_to: Path) -> gr.Blocks:
 
     Args:
         models: what may be chosen.
-        folder: where examples are drawn and videos written; under the system's temporary folder.
+        folder: where examples are drawn, uploads arrive and pictures are made; under the system's temporary folder.
         save_to: where learned weights go.
     """
-    pictures, video = draw_examples(folder)
-    with gr.Blocks(title="spyolo", analytics_enabled=False, delete_cache=(3600, 3600)) as page:
+    folder = folder.resolve()
+    uploads = folder / "uploads"
+    uploads.mkdir(parents=True, exist_ok=True)
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # Gradio has no other way to be told; its parts ask when they are made
+    sessions = Sessions(folder / "sessions", uploads).watch()
+    gr.set_static_paths([folder / "examples", folder / "sessions"])  # served as they are: no copies that outlive the visit
+    pictures, video = draw_examples(folder / "examples")
+    with gr.Blocks(title="spyolo", analytics_enabled=False, delete_cache=(600, 3600)) as page:
         gr.Markdown(HEAD)
-        start = models.names()[0]
         with gr.Row(equal_height=True):
             with gr.Column(scale=4, min_width=300):
-                chosen = gr.Dropdown(models.names(), value=start, label="Model", elem_id="model", filterable=False)
+                chosen = gr.Dropdown(models.choices(), value=models.first, label="Model", elem_id="model", filterable=False)
             with gr.Column(scale=6, min_width=300):
-                note = gr.Markdown(about(models.load(start)), elem_id="about")
+                note = gr.Markdown(about(models.load(models.first), models.photographs), elem_id="about")
         with gr.Tabs(elem_id="tabs"):
             with gr.Tab("Picture"):
-                PictureTab(models, chosen, pictures)
+                PictureTab(models, sessions, chosen, pictures)
             with gr.Tab("Live video"):
-                LiveTab(models, chosen, video, folder)
+                LiveTab(models, sessions, chosen, video)
             with gr.Tab("Learn here"):
-                LearnTab(models, chosen, pictures, save_to)
-        chosen.change(lambda name: about(models.load(name)), chosen, note, show_progress="hidden", **TOLD_APART)
-    return page.queue(max_size=32, default_concurrency_limit=2)
+                LearnTab(models, sessions, chosen, pictures, save_to)
+        tell = told(1)(lambda name: about(models.load(name), models.photographs))
+        chosen.change(tell, chosen, note, show_progress="hidden", **TOLD_APART)
+        page.load(lambda: gr.Dropdown(choices=models.choices()), None, chosen, show_progress="hidden", **TOLD_APART)
+        page.unload(sessions.end)
+    page.sessions = sessions
+    return page.queue(max_size=QUEUE, default_concurrency_limit=2)

@@ -5,23 +5,41 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import inspect
 import io
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 import numpy as np
 
 from spyolo.data import read_image
+from spyolo.data.letterbox import resize
 from spyolo.errors import InputError
+from spyolo.outputs import rows
+from spyolo.predictor import Predictor
 
-MAX_UPLOAD = "200mb"
+from .models import Model
+
+MOST_STEPS = 16
 LARGEST_SHOWN = 1600  # pixels; larger pictures are shown smaller, and found in as they are shown
 TOLD_APART = {"api_visibility": "private"}  # of listeners that are no part of the API
 
 
 def by_path(component: Any) -> Any:
-    """Make an upload arrive as its path (or, from a camera, its bytes), undecoded: our own reader checks it first."""
+    """Make an upload arrive as its path (or, from a camera, its bytes), undecoded: our own reader checks it first.
+
+    An address in place of a file is refused: Gradio would fetch it, and this page asks no other computer for anything.
+    """
+    fetch = getattr(component, "async_move_resource_to_block_cache", None)
+
+    async def keep(path: Any) -> Any:
+        if "://" in str(path):
+            raise gr.Error("Addresses are not fetched here: upload the file itself.", print_exception=False)
+        return await fetch(path) if fetch else None
+
+    component.async_move_resource_to_block_cache = keep
 
     def preprocess(payload: Any) -> str | io.BytesIO | None:
         if payload is None:
@@ -46,17 +64,21 @@ def read_upload(upload: str | io.BytesIO | None, most: int = LARGEST_SHOWN) -> n
     """
     if upload is None:
         raise InputError("no picture yet: drop one, or choose one of the drawn ones")
+    if isinstance(upload, str) and not Path(upload).is_file():
+        raise InputError("this file is no longer kept here; give it again")
     try:
         image = read_image(upload)
     except InputError as error:
-        path = str(upload)
-        raise InputError(str(error).replace(path, path.rsplit("/", 1)[-1])) from None
+        raise InputError(without_folders(str(error), upload)) from None
     if max(image.shape[:2]) > most:
-        from spyolo.data.letterbox import resize
-
         scale = most / max(image.shape[:2])
         image = resize(image, max(2, round(image.shape[1] * scale)), max(2, round(image.shape[0] * scale)))
     return image
+
+
+def without_folders(message: str, upload: Any) -> str:
+    """A message that names the file as its owner knows it."""
+    return message.replace(str(upload), Path(upload).name) if isinstance(upload, str) else message
 
 
 def told(outputs: int, message_at: int = -1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -82,8 +104,6 @@ def told(outputs: int, message_at: int = -1) -> Callable[[Callable[..., Any]], C
             except InputError as error:
                 yield problem(error)
 
-        import inspect
-
         return stepwise if inspect.isgeneratorfunction(listener) else plain
 
     return decorate
@@ -103,8 +123,20 @@ def threshold_sliders(prefix: str) -> tuple[gr.Slider, gr.Slider]:
     )
 
 
+def predictor_for(model: Model, confidence: float, iou: float, steps: float | None = None) -> Predictor:
+    """A predictor of one request. Sliders keep within their ends, scripts may not.
+
+    Raises:
+        InputError: a value that is no number, or out of range.
+    """
+    for name, value, low, high in (("confidence", confidence, 0, 1), ("overlap", iou, 0, 1), ("time steps", steps, 1, MOST_STEPS)):
+        if steps is None and name == "time steps":
+            continue
+        if not isinstance(value, (int, float)) or not low <= value <= high:
+            raise InputError(f"{name} must be between {low} and {high}, got {value!r}")
+    return model.predictor(confidence=confidence, nms_iou=iou, timesteps=None if steps is None else int(steps))
+
+
 def listed(found: Any, classes: tuple[str, ...]) -> list[dict[str, Any]]:
     """Detections as plain values: [{"class", "score", "box": [x1, y1, x2, y2]}], boxes in pixels of the picture as shown."""
-    from spyolo.outputs import rows
-
     return [{"class": name, "score": score, "box": box} for name, score, box in rows(found, classes)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -12,11 +13,19 @@ from spyolo.errors import InputError
 from . import figures
 from .insight import Sight, trace, watch
 from .models import Models
-from .parts import TOLD_APART, by_path, listed, read_upload, shown, threshold_sliders, told
+from .parts import MOST_STEPS, TOLD_APART, by_path, listed, predictor_for, read_upload, shown, threshold_sliders, told
+from .sessions import Sessions
 
 POINT = "**Click anywhere in “What the network sees”** to watch the neurons under that point, step by step."
 LAYERS_SHOWN = 3
-MOST_STEPS = 16
+
+
+@dataclass
+class Looked:
+    """What one visitor looks at."""
+
+    sight: Sight | None = None
+    point: tuple[int, int] | None = None  # clicked, in the picture's pixels
 
 
 class PictureTab:
@@ -24,14 +33,14 @@ class PictureTab:
 
     Args:
         models: what may be chosen.
+        sessions: what each visitor's tab remembers.
         chosen: the page's model dropdown.
         examples: pictures offered below the drop zone.
     """
 
-    def __init__(self, models: Models, chosen: gr.Dropdown, examples: list[str]) -> None:
-        self.models, self.chosen = models, chosen
-        first = models.load(models.names()[0])
-        self.sight = gr.State(None, time_to_live=3600)
+    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, examples: list[str]) -> None:
+        self.models, self.sessions, self.chosen = models, sessions, chosen
+        first = models.load(models.first)
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 self.upload = by_path(
@@ -70,65 +79,82 @@ class PictureTab:
                 self.pointed = gr.Markdown(POINT, elem_id="pointed")
                 self.layer = gr.Dropdown([], label="Layer", elem_id="trace-layer")
                 self.trace = gr.Plot(show_label=False, format="png", elem_id="trace")
-                self.point = gr.State(None)
             with gr.Tab("Numbers"):
                 self.numbers = gr.JSON(show_label=False, elem_id="numbers")
 
     def _wire(self) -> None:
         asked = [self.upload, self.confidence, self.iou, self.steps, self.chosen]
-        told_all = [self.seen, self.strip, self.numbers, self.energy, self.message, self.sight]
+        told_all = [self.seen, self.strip, self.numbers, self.energy, self.message]
         drawn = [self.layers, self.maps, self.rates, self.layer]
         first = gr.on(
             [self.upload.change, self.confidence.release, self.iou.release, self.steps.release, self.chosen.change],
             self.detect, asked, told_all, api_name="detect", trigger_mode="always_last", concurrency_limit=2,
             api_description="Find objects in a picture. Give the picture, confidence (0..1), overlap (IoU, 0..1), time steps (1..16) and "
-            "a model's path as the page lists it. Returns: the picture with boxes; a list of pictures, one a time step; the boxes as "
+            "a model's name as the page lists it. Returns: the picture with boxes; a list of pictures, one a time step; the boxes as "
             '[{"class", "score", "box": [x1, y1, x2, y2]}] in pixels; the energy meter as HTML; a message (bad input is told there).',
         )  # fmt: skip
-        first.then(self.look_inside, [self.sight, self.layers, self.layer], drawn, show_progress="hidden", **TOLD_APART)
-        self.layers.input(self.draw_maps, [self.sight, self.layers], self.maps, show_progress="hidden", **TOLD_APART)
-        pointed = [self.sight, self.layer, self.point, self.steps, self.chosen]
-        self.seen.select(self.pick, self.sight, self.point, show_progress="hidden", **TOLD_APART).then(
-            self.draw_trace, pointed, [self.trace, self.pointed], **TOLD_APART
+        first.then(self.look_inside, [self.layers, self.layer], drawn, show_progress="hidden", **TOLD_APART)
+        self.layers.input(self.draw_maps, self.layers, self.maps, show_progress="hidden", **TOLD_APART)
+        pointed, traced = [self.layer, self.steps, self.chosen], [self.trace, self.pointed]
+        self.seen.select(self.pick, None, None, show_progress="hidden", **TOLD_APART).then(
+            self.draw_trace, pointed, traced, **TOLD_APART
         )
-        self.layer.input(self.draw_trace, pointed, [self.trace, self.pointed], **TOLD_APART)
+        self.layer.input(self.draw_trace, pointed, traced, **TOLD_APART)
 
-    def detect(self, upload: str | io.BytesIO | None, confidence: float, iou: float, steps: float, name: str) -> list[Any]:
+    def detect(
+        self, upload: str | io.BytesIO | None, confidence: float, iou: float, steps: float, name: str, request: gr.Request
+    ) -> list[Any]:
         """Boxes on a picture. Bad input empties what was shown, so that no old boxes stand beside the message."""
+        session = self.sessions.of(request)
+        self.sessions.keep_upload(session, upload)
+        looked = session.recall(Looked)
         try:
             model, image = self.models.load(name), read_upload(upload)
-            sight = watch(model, model.predictor(confidence=confidence, nms_iou=iou, timesteps=int(steps)), image)
+            sight = watch(model, predictor_for(model, confidence, iou, steps), image)
         except InputError as error:
-            return [None, None, None, "", f"⚠️ {error}" if upload is not None else "Drop a picture or choose one.", None]
-        found = sight.steps[-1]
+            looked.sight = None
+            return [None, None, None, "", f"⚠️ {error}" if upload is not None else "Drop a picture or choose one."]
+        if looked.sight is None or looked.sight.image.shape != image.shape:
+            looked.point = None
+        looked.sight, found = sight, sight.steps[-1]
         said = f"**{len(found)} object{'' if len(found) == 1 else 's'} found.**" if len(found) else nothing(model.drawn)
         energy = figures.energy_html(sight.energy, model.detector.spiking)
-        boxed, strip = figures.boxed(image, found, model.classes), figures.strip(sight, model.classes)
-        return [boxed, strip, listed(found, model.classes), energy, said, sight]
+        boxed = session.picture("seen", figures.boxed(image, found, model.classes))
+        strip = [
+            (path, caption)
+            for t, (step, caption) in enumerate(figures.strip(sight, model.classes))
+            if (path := session.picture(f"step{t}", step))
+        ]
+        return [boxed, strip, listed(found, model.classes), energy, said]
 
-    def look_inside(self, sight: Sight | None, layers: list[str], layer: str | None) -> list[Any]:
+    def look_inside(self, layers: list[str], layer: str | None, request: gr.Request) -> list[Any]:
         """Choices of layers, maps and rates for the picture just seen."""
+        session = self.sessions.of(request)
+        sight = session.recall(Looked).sight
         if sight is None or not sight.maps:
             return [gr.Dropdown(choices=[], value=[], multiselect=True), None, None, gr.Dropdown(choices=[], value=None)]
         names = list(sight.maps)
         kept = [name for name in layers or [] if name in sight.maps] or [names[0], names[len(names) // 2], names[-1]][:LAYERS_SHOWN]
         one = layer if layer in sight.maps else names[0]
-        maps, rates = figures.spike_maps(sight, kept), figures.rate_bars(sight)
+        maps, rates = session.picture("maps", figures.spike_maps(sight, kept)), figures.rate_bars(sight)
         return [gr.Dropdown(choices=names, value=kept, multiselect=True), maps, rates, gr.Dropdown(choices=names, value=one)]
 
-    def draw_maps(self, sight: Sight | None, layers: list[str]) -> Any:
-        return None if sight is None else figures.spike_maps(sight, layers)
+    def draw_maps(self, layers: list[str], request: gr.Request) -> str | None:
+        session = self.sessions.of(request)
+        sight = session.recall(Looked).sight
+        return None if sight is None else session.picture("maps", figures.spike_maps(sight, layers))
 
-    def pick(self, event: gr.SelectData, sight: Sight | None) -> tuple[int, int] | None:
-        """Where the picture was clicked, in its own pixels."""
-        if sight is None:
-            return None
-        x, y = event.index
-        zoom = figures.zoom_of(sight.image)
-        return int(x / zoom), int(y / zoom)
+    def pick(self, event: gr.SelectData, request: gr.Request) -> None:
+        """Note where the picture was clicked, in its own pixels."""
+        looked = self.sessions.of(request).recall(Looked)
+        if looked.sight is not None:
+            zoom = figures.zoom_of(looked.sight.image)
+            looked.point = int(event.index[0] / zoom), int(event.index[1] / zoom)
 
     @told(2)
-    def draw_trace(self, sight: Sight | None, layer: str | None, point: tuple[int, int] | None, steps: float, name: str) -> list[Any]:
+    def draw_trace(self, layer: str | None, steps: float, name: str, request: gr.Request) -> list[Any]:
+        looked = self.sessions.of(request).recall(Looked)
+        sight, point = looked.sight, looked.point
         if sight is None or point is None or layer is None:
             return [None, POINT]
         model = self.models.load(name)

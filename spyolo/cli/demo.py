@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -77,28 +76,25 @@ def weights_folders() -> list[Path]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     check(args)
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    app_models, app_page, app_parts = (app_module(name) for name in ("models", "page", "parts"))
+    app_models, app_page, app_server = (app_module(name) for name in ("models", "page", "server"))
     from spyolo.neurons.fused import Compiling
     from spyolo.running import choose_device
 
     Compiling.enabled = False  # a page should answer at once; compiling would take the first visitor half a minute
     save_to = Path(args.save_to).resolve()
-    given = [Path(w) for w in args.weights]
-    runs = [path for path in sorted(Path("runs").glob("*/best.safetensors")) if path not in given]
-    models = app_models.Models([*weights_folders(), save_to], [*given, *([] if given else runs)], choose_device(args.device))
+    given, runs = [Path(w) for w in args.weights], sorted(Path("runs").glob("*/best.safetensors"))
+    models = app_models.Models([*weights_folders(), save_to], given, choose_device(args.device), runs)
+    if not models.photographs:
+        print("no model here was trained on photographs: the ones offered know drawn shapes only", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="spyolo-demo-") as folder:
         page = app_page.build(models, Path(folder), save_to)
         try:
-            page.launch(
-                server_name=args.host, server_port=args.port, share=False, inbrowser=args.open, quiet=True, prevent_thread_lock=True,
-                auth=tuple(args.user.split(":", 1)) if args.user else None, ssl_keyfile=args.tls_key, ssl_certfile=args.tls_cert,
-                ssl_verify=False, theme=app_page.theme(), css=app_page.CSS, max_file_size=app_parts.MAX_UPLOAD, footer_links=["api"],
-                allowed_paths=[folder], enable_monitoring=False, show_error=False, ssr_mode=False,
+            url = app_server.launch(
+                page, host=args.host, port=args.port, user=args.user, inbrowser=args.open, ssl_keyfile=args.tls_key,
+                ssl_certfile=args.tls_cert,
             )  # fmt: skip
         except OSError as error:
             raise InputError(f"the page cannot be served at {args.host}:{args.port or '7860...'}: {error}") from error
-        print(f"demo at {page.local_url} (Ctrl-C ends it); {len(models.names())} model(s), starting with {models.names()[0]}", flush=True)
+        print(f"demo at {url} (Ctrl-C ends it); {len(models.names())} model(s), starting with {models.first}", flush=True)
         page.block_thread()
     return 0

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import secrets
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("gradio", reason="the demo's tests need the extra `app`")
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+os.environ["GRADIO_HEARTBEAT_INTERVAL"] = "1"  # seconds after which a script's goodbye is noticed
 ROOT = Path(__file__).resolve().parents[2]
 if str(ROOT) not in sys.path:
     sys.path.insert(0, str(ROOT))  # so that `app`, which lies beside the package, is found
@@ -52,8 +54,50 @@ def page(models: Any, weights: Path, tmp_path_factory: pytest.TempPathFactory) -
 @pytest.fixture(scope="session")
 def server(page: Any) -> Iterator[str]:
     """The page, served; yields its address."""
-    from app.page import CSS, theme
+    from app.server import launch
 
-    page.launch(prevent_thread_lock=True, quiet=True, share=False, theme=theme(), css=CSS, ssr_mode=False, footer_links=["api"])
-    yield page.local_url
+    yield launch(page)
     page.close()
+
+
+@pytest.fixture(scope="module")
+def tabs(models: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The three tabs, called as Python: `.picture`, `.live`, `.learn`, with their `.sessions` and `.folder`."""
+    import gradio as gr
+
+    from app.examples import draw_examples
+    from app.learn import LearnTab
+    from app.live import LiveTab
+    from app.picture import PictureTab
+    from app.sessions import Sessions
+
+    folder = tmp_path_factory.mktemp("tabs")
+    sessions = Sessions(folder / "sessions", folder / "uploads")
+    with gr.Blocks():
+        chosen = gr.Dropdown(models.names())
+        pictures, video = draw_examples(folder)
+        picture, live = PictureTab(models, sessions, chosen, pictures), LiveTab(models, sessions, chosen, video)
+        learn = LearnTab(models, sessions, chosen, pictures, folder / "learned")
+    return SimpleNamespace(picture=picture, live=live, learn=learn, folder=folder, sessions=sessions)
+
+
+@pytest.fixture
+def visitor() -> Any:
+    """A new visitor's request."""
+    return SimpleNamespace(session_hash=secrets.token_hex())
+
+
+@pytest.fixture
+def name(models: Any) -> str:
+    """The name of the model on offer."""
+    return models.first
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> str:
+    """A picture file of noise."""
+    from app_samples import NOISE
+
+    from spyolo.drawing import save_image
+
+    return str(save_image(tmp_path / "noise.png", NOISE))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 from gradio_client import Client, handle_file
+from gradio_client.exceptions import AppError
 
 from spyolo.drawing import save_image
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +68,37 @@ def test_two_users_at_once_get_their_own_answers(server: str, models: Any, tmp_p
 
 
 def test_files_outside_the_page_are_not_served(server: str, weights: Path) -> None:
+    for path in ("/etc/passwd", str(weights), "../../etc/passwd", str(ROOT / "README.md")):
+        with pytest.raises(urllib.error.HTTPError, match=r"403|404"):
+            urllib.request.urlopen(f"{server}/gradio_api/file={path}", timeout=30)
+
+
+@pytest.mark.parametrize("address", ["/file=http://127.0.0.1:9/x.png", "/proxy=http://127.0.0.1:9/", "/runs"])
+def test_the_server_fetches_nothing_for_a_visitor(server: str, address: str) -> None:
     with pytest.raises(urllib.error.HTTPError, match=r"403|404"):
-        urllib.request.urlopen(f"{server}gradio_api/file=/etc/passwd", timeout=10)
+        urllib.request.urlopen(f"{server}/gradio_api{address}", timeout=30)
+
+
+def test_an_address_in_place_of_a_picture_is_refused(client: Client, models: Any) -> None:
+    elsewhere = {"path": "http://127.0.0.1:9/x.png", "url": "http://127.0.0.1:9/x.png", "meta": {"_type": "gradio.FileData"}}
+    with pytest.raises(AppError, match="Addresses are not fetched"):
+        client.predict(elsewhere, 0.3, 0.5, 2, models.first, api_name="/detect")
+
+
+def test_nothing_of_a_visitor_is_left_on_disk(server: str, page: Any, models: Any, picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.sessions.FRESH", 0.0)
+    sessions = page.sessions
+    visitor, before = Client(server, verbose=False), {session.folder for session in sessions.now()}
+    visitor.predict(picture, 0.3, 0.5, 2, models.first, api_name="/detect")
+    (folder,) = {session.folder for session in sessions.now()} - before
+    assert list(folder.iterdir()) and list(sessions.uploaded.glob("*/noise.png"))
+    visitor.close()
+    until = time.monotonic() + 60
+    while folder.exists() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not folder.exists()
+    sessions.sweep()
+    assert not list(sessions.uploaded.glob("*/noise.png"))
 
 
 def test_the_page_names_no_other_server(server: str) -> None:

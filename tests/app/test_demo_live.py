@@ -1,0 +1,118 @@
+"""The live tab without a browser: frames of a camera, video files."""
+
+from __future__ import annotations
+
+import gc
+import io
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from app_samples import NOISE
+from PIL import Image
+
+from app.live import CARRIED, FRAMES_KEPT, FRESH, Stream
+from app.models import Models
+from spyolo.outputs import VideoFile
+from spyolo.sources import video_frames
+
+
+def coded() -> io.BytesIO:
+    """A frame as a camera sends it."""
+    frame = io.BytesIO()
+    Image.fromarray(NOISE).save(frame, "PNG")
+    return frame
+
+
+def stream_of(tabs: SimpleNamespace, visitor: Any) -> Stream:
+    return tabs.sessions.of(visitor).recall(Stream)
+
+
+def test_state_is_carried_or_fresh_as_chosen(tabs: SimpleNamespace, models: Models, name: str) -> None:
+    model = models.load(name)
+    predictor = model.predictor(confidence=0.001)
+    carried, fresh = Stream(), Stream()
+    for _ in range(3):
+        kept = carried.see(model, predictor, NOISE, CARRIED, 1)
+        anew = fresh.see(model, predictor, NOISE, FRESH, 2)
+    assert torch.equal(kept.scores, model.predictor(confidence=0.001, timesteps=3).predict(NOISE).scores)
+    assert torch.equal(anew.scores, predictor.predict(NOISE).scores)
+
+
+def test_a_change_of_mode_starts_at_rest(tabs: SimpleNamespace, name: str, visitor: Any) -> None:
+    for mode in (CARRIED, CARRIED, FRESH):
+        tabs.live.frame(coded(), 0.3, 0.5, mode, 1, name, visitor)
+    assert stream_of(tabs, visitor).frames == 1 and stream_of(tabs, visitor).state is None
+
+
+def test_an_unplugged_camera_is_told_and_the_stream_goes_on(tabs: SimpleNamespace, name: str, visitor: Any) -> None:
+    for frame in (coded(), coded(), None):
+        *_, message = tabs.live.frame(frame, 0.3, 0.5, CARRIED, 1, name, visitor)
+    assert "connected" in message and stream_of(tabs, visitor).frames == 2
+    *_, message = tabs.live.frame(coded(), 0.3, 0.5, CARRIED, 1, name, visitor)
+    assert message == "" and stream_of(tabs, visitor).frames == 3
+
+
+def test_a_broken_frame_is_told_and_the_stream_goes_on(tabs: SimpleNamespace, name: str, visitor: Any) -> None:
+    tabs.live.frame(coded(), 0.3, 0.5, CARRIED, 1, name, visitor)
+    *_, message = tabs.live.frame(io.BytesIO(b"no picture"), 0.3, 0.5, CARRIED, 1, name, visitor)
+    assert "cannot be read" in message and stream_of(tabs, visitor).frames == 1
+
+
+def test_only_the_newest_pictures_of_a_stream_stay_on_disk(tabs: SimpleNamespace, name: str, visitor: Any) -> None:
+    for _ in range(FRAMES_KEPT + 4):
+        boxed, *_ = tabs.live.frame(coded(), 0.3, 0.5, CARRIED, 1, name, visitor)
+    assert len(list(Path(boxed).parent.iterdir())) == FRAMES_KEPT
+
+
+def test_a_long_stream_keeps_nothing_but_its_state(models: Models, name: str) -> None:
+    model, stream = models.load(name), Stream()
+    predictor = model.predictor()
+
+    def tensors_after(frames: int) -> int:
+        for _ in range(frames):
+            stream.see(model, predictor, NOISE, CARRIED, 1)
+        gc.collect()
+        return sum(issubclass(type(o), torch.Tensor) for o in gc.get_objects())
+
+    assert tensors_after(60) == tensors_after(60)
+    assert len(stream.latencies) == len(stream.arrivals) == 50 and stream.fps > 0
+
+
+@pytest.mark.slow
+def test_500_frames_in_a_row(models: Models, name: str) -> None:
+    """Memory flat, and the median latency of the last 50 at most 1.2 times that of frames 20 to 70.
+
+    Other programs may slow the end of one run: a stream that grows slower does so in each of three.
+    """
+    resource = pytest.importorskip("resource")
+    model, ratios, peaks = models.load(name), list[float](), list[int]()
+    predictor = model.predictor()
+    for _ in range(3):
+        stream, times = Stream(), list[float]()
+        for _ in range(500):
+            stream.see(model, predictor, NOISE, CARRIED, 1)
+            times.append(stream.latencies[-1])
+        ratios.append(float(np.median(times[-50:]) / np.median(times[20:70])))
+        peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    assert peaks[-1] - peaks[0] < 20_000  # kB
+    assert min(ratios) <= 1.2
+
+
+def test_an_annotated_video_of_the_same_length_comes_out(tabs: SimpleNamespace, name: str, tmp_path: Path, visitor: Any) -> None:
+    with VideoFile(tmp_path / "film.webm", 10) as video:
+        for k in range(6):
+            video.add(np.full((48, 64, 3), 40 * k, np.uint8))
+    *_, last = tabs.live.film(str(tmp_path / "film.webm"), 0.001, 0.5, CARRIED, 1, name, visitor)
+    assert len(list(video_frames(last[2]))) == 6 and "6 frames" in last[3]
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"", "empty"), (b"text", "cannot be read as a video"), (None, "no video yet")])
+def test_a_bad_video_is_told(tabs: SimpleNamespace, name: str, tmp_path: Path, visitor: Any, content: bytes | None, told: str) -> None:
+    path = tmp_path / "bad.mp4"
+    path.write_bytes(content or b"")
+    (answer,) = tabs.live.film(None if content is None else str(path), 0.3, 0.5, CARRIED, 1, name, visitor)
+    assert told in answer[3] and str(tmp_path) not in answer[3]

@@ -4,7 +4,8 @@
     python app/demo.py --weights runs/voc/best.safetensors
     python app/demo.py --host 0.0.0.0 --user ann:secret --tls-key key.pem --tls-cert cert.pem
 
-Models are the *.safetensors in weights/ and runs/*/best.safetensors, or named with --weights. Everything runs on this computer: the page
+Offered are the *.safetensors in weights/, runs/*/best.safetensors, what was learned on the page, and files or published names given with
+--weights; those trained on photographs come first. Everything runs on this computer: the page
 fetches nothing from elsewhere. Browsers give a camera only to localhost or HTTPS, hence the TLS files for other computers.
 """
 
@@ -21,12 +22,12 @@ from types import ModuleType
 from spyolo.cli.options import Parser
 from spyolo.errors import InputError
 
-HERE = Path(__file__).resolve().parent.parent  # the package; its neighbours, in a checkout, are app/ and weights/
+HERE = Path(__file__).resolve().parent.parent  # the package; its neighbour, in a checkout, is app/
 
 
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="demo", description=__doc__)
-    p.add_argument("--weights", nargs="+", default=[], help="weights files to offer first; the first one is chosen")
+    p.add_argument("--weights", nargs="+", default=[], help="weights files, or names of published ones, to offer first")
     p.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 lets other computers in [%(default)s]")
     p.add_argument("--port", type=int, help="port [the first free one from 7860]")
     p.add_argument("--user", help="name:password asked for before anything is shown")
@@ -67,23 +68,19 @@ def app_module(name: str) -> ModuleType:
         raise
 
 
-def weights_folders() -> list[Path]:
-    """Where weights are looked for."""
-    shipped = HERE / "weights" if (HERE / "weights").is_dir() else HERE.parent / "weights"
-    return [shipped]
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     check(args)
     app_models, app_page, app_server = (app_module(name) for name in ("models", "page", "server"))
     from spyolo.neurons.fused import Compiling
     from spyolo.running import choose_device
+    from spyolo.weights import folder as published
+    from spyolo.weights import resolve
 
     Compiling.enabled = False  # a page should answer at once; compiling would take the first visitor half a minute
     save_to = Path(args.save_to).resolve()
-    given, runs = [Path(w) for w in args.weights], sorted(Path("runs").glob("*/best.safetensors"))
-    models = app_models.Models([*weights_folders(), save_to], given, choose_device(args.device), runs)
+    given, runs = [resolve(w) for w in args.weights], sorted(Path("runs").glob("*/best.safetensors"))
+    models = app_models.Models([published(), save_to], given, choose_device(args.device), runs)
     if not models.photographs:
         print("no model here was trained on photographs: the ones offered know drawn shapes only", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="spyolo-demo-") as folder:

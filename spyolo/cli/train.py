@@ -59,9 +59,11 @@ def resolve(args: argparse.Namespace) -> Config:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     config = resolve(args)
+    from spyolo.memory import keep_freed_memory
     from spyolo.summary import describe_start, finish
     from spyolo.trainer import Trainer  # after parsing: --help and bad options need no torch
 
+    keep_freed_memory()
     trainer = Trainer(config, resume=bool(args.resume), quiet=args.quiet)
     print(describe_start(trainer))
     if not trainer.fit():

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from spyolo.neurons.fused import fused_ltc_step
 from spyolo.neurons.gated import GRUUnit, LSTMUnit
-from spyolo.neurons.gates import build_gate
+from spyolo.neurons.gates import ConvGate, StaticGate, build_gate
 from spyolo.neurons.lif import ALIFState, LIFState, alif_step, lif_step
 from spyolo.neurons.ltc import LTCState, ltc_step
 from spyolo.neurons.snu import SNUUnit
@@ -64,13 +64,18 @@ class LTCUnit(nn.Module):
         b = None if self.adaptation_gate is None else torch.full_like(u, self.b_start)
         return LTCState(u, torch.zeros_like(current), b)
 
-    def forward(self, current: Tensor, state: LTCState) -> tuple[Tensor, LTCState]:
-        logit = self.gate(current, state.u)
-        if self.fused and self.adaptation_gate is None and not torch.compiler.is_compiling():  # an export shall see plain operations
+    def forward(self, current: Tensor, state: LTCState | None) -> tuple[Tensor, LTCState]:
+        """No state: neurons at rest. Where rest is zero, the fused step then spares all that has to do with the membrane before."""
+        fused = self.fused and self.adaptation_gate is None and not torch.compiler.is_compiling()  # an export shall see plain operations
+        if state is None and not (fused and self.start == "zeros" and isinstance(self.gate, ConvGate | StaticGate)):
+            state = self.initial_state(current)
+        logit = self.gate(current, None if state is None else state.u)
+        if fused:
             state = fused_ltc_step(
                 current, logit, state, threshold=self.threshold, detach_reset=self.detach_reset, surrogate=self.surrogate
             )
             return state.s, state
+        assert state is not None
         tau = torch.sigmoid(logit)
         tau_adp = None if self.adaptation_gate is None else torch.sigmoid(self.adaptation_gate(current, state.b))
         state = ltc_step(
@@ -151,8 +156,11 @@ class Cell(nn.Module):
         self.unit: Any = unit  # a module with `initial_state(current)`
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        current = self.synapse(x)
-        if state is None:
+        return self.from_current(self.synapse(x), state)
+
+    def from_current(self, current: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """As a call, for a synaptic current that is known already."""
+        if state is None and (self.recurrent is not None or not isinstance(self.unit, LTCUnit)):
             state = self.unit.initial_state(current)
         return self.unit(self.drive(current, state), state)
 

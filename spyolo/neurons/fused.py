@@ -2,7 +2,8 @@
 
 `ltc_step` written in tensor operations reads and writes each neuron some forty times, forward and back, and keeps a dozen tensors for
 the backward pass. Here the forward keeps its three inputs only (current, gate logit, membrane) and the backward recomputes the rest.
-torch.compile turns each of the two functions below into one loop (C++ on the CPU, Triton on CUDA); where it cannot, they run as they are.
+torch.compile turns each of the functions below into one loop (C++ on the CPU, Triton on CUDA); where it cannot, they run as they are.
+A membrane at rest is None instead of zeros: nothing of it is read, kept or given a gradient.
 The same numbers as `ltc_step` with a constant threshold, which stays the oracle; second derivatives, torch.func and export take that one.
 """
 
@@ -23,46 +24,57 @@ from spyolo.neurons.surrogate import Surrogate
 
 logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # else a warning on every machine without CUDA
 
-Kernel = Callable[..., tuple[Tensor, ...]]
+Kernel = Callable[..., Any]
 
 
-def _membrane(current: Tensor, logit: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _membrane(current: Tensor, logit: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """tau, x - u and u' in fp32 (or wider)."""
     wide = torch.promote_types(current.dtype, torch.float32)
     tau = torch.sigmoid(logit.to(wide))
+    if u is None:
+        return tau, current.to(wide), tau * current.to(wide)
     difference = current.to(wide) - u
     return tau, difference, u + tau * difference
 
 
-def forward_kernel(current: Tensor, logit: Tensor, u: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+def forward_kernel(current: Tensor, logit: Tensor, u: Tensor | None, threshold: float) -> tuple[Tensor, Tensor]:
     """Spikes (dtype of current) and the membrane after reset."""
     v = _membrane(current, logit, u)[2]
     fired = v > threshold
-    return fired.to(current.dtype), torch.where(fired, 0.0, v)
+    # A comparison cast to bf16 is compiled to scalar code: the whole kernel would take three times as long as with this choice of numbers.
+    return torch.where(fired, 1.0, 0.0).to(current.dtype), torch.where(fired, 0.0, v)
 
 
 def backward_kernel(
-    current: Tensor, logit: Tensor, u: Tensor, grad_s: Tensor, grad_u: Tensor | None, threshold: float, detach_reset: bool,
-    surrogate: Surrogate,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of current, logit and u, from those of the spikes and (None: zero) of the membrane after reset."""
+    current: Tensor, logit: Tensor, u: Tensor | None, grad_s: Tensor, grad_u: Tensor | None, threshold: float, detach_reset: bool,
+    surrogate: Surrogate, for_u: bool,
+) -> tuple[Tensor, ...]:  # fmt: skip
+    """Gradients of current, logit and (with `for_u`) u, from those of the spikes and (None: zero) of the membrane after reset."""
     tau, difference, v = _membrane(current, logit, u)
-    fired = (v > threshold).to(v.dtype)
+    fired = torch.where(v > threshold, 1.0, 0.0)
     psi = surrogate(v - threshold)
     grad_v = grad_s.to(v.dtype) * psi
     if grad_u is not None:
         grad_v = grad_v + grad_u * (1 - fired if detach_reset else 1 - fired - v * psi)
     grad_current = grad_v * tau
     grad_logit = grad_current * difference * (1 - tau)
-    return grad_current.to(current.dtype), grad_logit.to(logit.dtype), grad_v - grad_current
+    gradients = grad_current.to(current.dtype), grad_logit.to(logit.dtype)
+    return (*gradients, grad_v - grad_current) if for_u else gradients
+
+
+def sum_kernel(current: Tensor, u: Tensor) -> Tensor:
+    """x + u, added in fp32, in the dtype of current."""
+    return (current + u).to(current.dtype)
+
+
+KERNELS = (forward_kernel, backward_kernel, sum_kernel)
+FORWARD, BACKWARD, SUM = range(3)
 
 
 @functools.cache
-def kernels(compiled: bool) -> tuple[Kernel, Kernel]:
-    """The two functions, compiled for any length, or as they are."""
-    if not compiled:
-        return forward_kernel, backward_kernel
-    return torch.compile(forward_kernel, dynamic=True), torch.compile(backward_kernel, dynamic=True)
+def kernels(compiled: bool) -> tuple[Kernel, ...]:
+    """The functions, compiled for any length, or as they are."""
+    return tuple(torch.compile(kernel, dynamic=True) for kernel in KERNELS) if compiled else KERNELS
 
 
 class Compiling:
@@ -71,7 +83,7 @@ class Compiling:
     enabled = True
 
     @classmethod
-    def run(cls, which: int, *args: Any) -> tuple[Tensor, ...]:
+    def run(cls, which: int, *args: Any) -> Any:
         if cls.enabled:
             try:
                 return kernels(True)[which](*args)
@@ -103,14 +115,14 @@ def is_dense(x: Tensor) -> bool:
 
 
 class FusedLTC(torch.autograd.Function):
-    """(current, logit, u) -> (spikes, u after reset); all dense and of one shape."""
+    """(current, logit, u or None) -> (spikes, u after reset); all dense and of one shape."""
 
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, logit: Tensor, u: Tensor, threshold: float, detach_reset: bool, surrogate: Surrogate
+        ctx: Any, current: Tensor, logit: Tensor, u: Tensor | None, threshold: float, detach_reset: bool, surrogate: Surrogate
     ) -> tuple[Tensor, Tensor]:
-        lines = flat(current, current), flat(logit, current), flat(u, current)
-        s, u_after = Compiling.run(0, *lines, threshold)
+        lines = flat(current, current), flat(logit, current), None if u is None else flat(u, current)
+        s, u_after = Compiling.run(FORWARD, *lines, threshold)
         ctx.save_for_backward(*lines, current)
         ctx.settings = threshold, detach_reset, surrogate
         ctx.set_materialize_grads(False)
@@ -121,21 +133,47 @@ class FusedLTC(torch.autograd.Function):
     def backward(ctx: Any, grad_s: Tensor | None, grad_u: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         *lines, like = ctx.saved_tensors
         grad_s = torch.zeros_like(lines[0]) if grad_s is None else flat(grad_s, like)
-        out = Compiling.run(1, *lines, grad_s, None if grad_u is None else flat(grad_u, like), *ctx.settings)
-        return *(g.as_strided(like.shape, like.stride()) for g in out), None, None, None
+        for_u = ctx.needs_input_grad[2]  # online learning cuts the graph at the membrane
+        out = Compiling.run(BACKWARD, *lines, grad_s, None if grad_u is None else flat(grad_u, like), *ctx.settings, for_u)
+        gradients = [g.as_strided(like.shape, like.stride()) for g in out]
+        return *gradients, *(None,) * (6 - len(gradients))
 
 
 def fused_ltc_step(
-    current: Tensor, logit: Tensor, state: LTCState, *, threshold: float, detach_reset: bool, surrogate: Surrogate
+    current: Tensor, logit: Tensor, state: LTCState | None, *, threshold: float, detach_reset: bool, surrogate: Surrogate
 ) -> LTCState:
     """`ltc_step` with a constant threshold, from the gate's logit instead of tau, in one pass.
 
     Args:
         current: synaptic input [B, ...].
         logit: the gate's output, broadcastable to `current`.
-        state: state after the step before.
+        state: state after the step before; None: all membranes are at zero.
     """
     if not is_dense(current):
         current = current.contiguous()
-    s, u = FusedLTC.apply(current, logit.expand_as(current), state.u, threshold, detach_reset, surrogate)
+    u = None if state is None else state.u
+    s, u = FusedLTC.apply(current, logit.expand_as(current), u, threshold, detach_reset, surrogate)
     return LTCState(u, s)
+
+
+class FusedSum(torch.autograd.Function):
+    """current + u in the dtype of current; both dense and of one shape."""
+
+    @staticmethod
+    def forward(ctx: Any, current: Tensor, u: Tensor) -> Tensor:
+        ctx.wide = u.dtype
+        out: Tensor = Compiling.run(SUM, flat(current, current), flat(u, current))
+        return out.as_strided(current.shape, current.stride())
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:  # type: ignore[override]
+        return grad, grad.to(ctx.wide) if ctx.needs_input_grad[1] else None
+
+
+def fused_sum(current: Tensor, u: Tensor) -> Tensor:
+    """`(current + u).to(current.dtype)` of two tensors of one shape, without the fp32 sum in memory on the way."""
+    if current.dtype == u.dtype or not is_dense(current) or torch.compiler.is_compiling():
+        return (current + u).to(current.dtype)
+    out: Tensor = FusedSum.apply(current, u)
+    return out

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from spyolo.neurons.fused import fused_sum
 from spyolo.neurons.norm import build_norm
 
 
@@ -44,8 +45,9 @@ class ConvGate(nn.Module):
         self.conv = nn.Conv2d(channels, channels, kernel_size, padding=kernel_size // 2, groups=groups)
         self.norm = build_norm(norm, channels)
 
-    def forward(self, current: Tensor, u: Tensor) -> Tensor:
-        return self.norm(self.conv((current + u).to(current.dtype)))
+    def forward(self, current: Tensor, u: Tensor | None) -> Tensor:
+        """`u` None: membranes at zero."""
+        return self.norm(self.conv(current if u is None else fused_sum(current, u)))
 
 
 class StaticGate(nn.Module):
@@ -55,7 +57,7 @@ class StaticGate(nn.Module):
         super().__init__()
         self.logit = nn.Parameter(torch.full((channels,), math.log(tau / (1 - tau))))
 
-    def forward(self, current: Tensor, u: Tensor) -> Tensor:
+    def forward(self, current: Tensor, u: Tensor | None) -> Tensor:
         return self.logit.view(-1, *(1,) * (current.dim() - 2))
 
 

@@ -34,5 +34,5 @@ def test_large_tensors_reuse_their_pages():
     if not kept:
         pytest.skip("another C library")
     pages = 12_000_000 * 4 / 4096
-    assert few < 0.1 * pages
+    assert few < 2 * pages  # of five tensors; one may still find a gap and grow the heap
     assert faults(False)[1] > 4 * pages

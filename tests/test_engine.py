@@ -80,7 +80,7 @@ def test_memory_of_fptt_does_not_grow_with_time_and_that_of_bptt_does(batch):
     assert many < 1.001 * few
     short, long = (peak(BPTT, [t], batch) for t in (4, 16))
     assert 3.9 < long / short < 4.1 and 3.5 < short / few < 4.5
-    assert peak(lambda o: FPTT(o, ALPHA), [4] * 4, batch) == pytest.approx(short, rel=0.03)  # FPTT-K: one part's; the first has no membranes
+    assert peak(lambda o: FPTT(o, ALPHA), [4] * 4, batch) == pytest.approx(short, rel=0.03)  # FPTT-K: as one part (the first is less)
 
 
 def test_updates_come_after_each_part(batch):

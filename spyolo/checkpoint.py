@@ -137,6 +137,10 @@ def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = 
             raise InputError(f"{path}: tensor {name} is missing")
         if state[name].shape != tensor.shape:
             raise InputError(f"{path}: tensor {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
+        if state[name].is_floating_point() != tensor.is_floating_point():
+            raise InputError(f"{path}: tensor {name} is of {state[name].dtype}, expected {tensor.dtype}")
+        if not bool(state[name].isfinite().all()):
+            raise InputError(f"{path}: tensor {name} holds values that are not finite; take an earlier checkpoint")
     detector.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items() if k in wanted})
     return detector.to(dtype).eval(), info
 

@@ -33,11 +33,15 @@ def sum_of(tree: Any) -> Tensor:
     return torch.stack([x.detach().sum() for x in parts]).sum()
 
 
-def check_state(state: DetectorState, when: str) -> None:
+class NotFinite(InputError):
+    """A state that no stream can go on from."""
+
+
+def check_state(state: DetectorState) -> None:
     """For streams, whose state lives on from frame to frame.
 
     Raises:
-        InputError: membranes that are not finite; names the first layer.
+        NotFinite: membranes that are not finite; names the first layer.
     """
     sums = layer_sums(state)
     if not sums:
@@ -45,7 +49,7 @@ def check_state(state: DetectorState, when: str) -> None:
     finite = torch.stack(list(sums.values())).isfinite().tolist()
     if not all(finite):
         where = list(sums)[finite.index(False)]
-        raise InputError(f"{when}: the state of {where} is not finite; these neurons would never fire again: start anew from rest")
+        raise NotFinite(f"the state of {where} is not finite: these neurons would never fire again; start anew from rest (no state)")
 
 
 class Watch:
@@ -84,7 +88,8 @@ class Watch:
         Returns:
             Whether the update may be made; without `skip` always True, and nothing waits for the device.
         """
-        given = iter(torch._foreach_norm([w.grad for w in self.weights if w.grad is not None]))
+        grads = [w.grad for w in self.weights if w.grad is not None]
+        given = iter(torch._foreach_norm(grads) if grads else ())
         norms = [torch.zeros_like(loss) if w.grad is None else next(given) for w in self.weights]
         sums = layer_sums(state) if last or self.skip else {}
         self.layers = list(sums) or self.layers

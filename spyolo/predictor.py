@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import letterbox, read_image
 from spyolo.detection import DetectorState, SpikingYOLO, postprocess
 from spyolo.engine import autocast, in_picture
+from spyolo.health import NotFinite, check_state
 
 
 class Predictor:
@@ -75,8 +77,14 @@ class Predictor:
         return [in_picture(d, place, image.shape[1], image.shape[0]) for d in found]
 
     @torch.inference_mode()
-    def step(self, image: np.ndarray, state: DetectorState | None = None, steps: int = 1) -> tuple[Detections, DetectorState]:
-        """Show one frame for `steps` steps: boxes, and the state to hand in with the next frame (of any size)."""
+    def step(
+        self, image: np.ndarray, state: DetectorState | None = None, steps: int = 1, check: bool = True
+    ) -> tuple[Detections, DetectorState]:
+        """Show one frame for `steps` steps: boxes, and the state to hand in with the next frame (of any size).
+
+        Raises:
+            NotFinite: with `check`, a state that has NaN or infinity in it; names the layer.
+        """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
         canvas, place = letterbox(image, self.size)
@@ -86,13 +94,28 @@ class Predictor:
                 predictions, state = self.detector.step(current, state)
             found = self.read(predictions)
         assert state is not None
+        if check:
+            check_state(state)
         return in_picture(found, place, image.shape[1], image.shape[0]), state
 
-    def stream(self, frames: Iterable[np.ndarray], steps: int = 1) -> Iterator[Detections]:
-        """Boxes of each frame, `steps` steps a frame, from neurons at rest before the first."""
+    def stream(self, frames: Iterable[np.ndarray], steps: int = 1, every: int = 10, restart: bool = False) -> Iterator[Detections]:
+        """Boxes of each frame, `steps` steps a frame, from neurons at rest before the first.
+
+        Args:
+            every: frames between looks for a state that is not finite.
+            restart: begin again from rest when there is one, with a warning that counts; False: raise NotFinite.
+        """
         state: DetectorState | None = None
-        for frame in frames:
-            found, state = self.step(frame, state, steps)
+        restarts = 0
+        for number, frame in enumerate(frames, 1):
+            try:
+                found, state = self.step(frame, state, steps, check=number % every == 0)
+            except NotFinite as error:
+                if not restart or state is None:
+                    raise NotFinite(f"frame {number}: {error}") from None
+                restarts += 1
+                warnings.warn(f"frame {number}: {error}; done, {restarts} time(s) so far", stacklevel=2)
+                found, state = self.step(frame, None, steps)
             yield found
 
     def tensor(self, canvas: np.ndarray) -> torch.Tensor:

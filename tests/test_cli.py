@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
@@ -48,6 +49,17 @@ def test_help_tells_what_a_command_does_and_takes(command, capsys):
     assert f"tools/{command}.py" in told or f"app/{command}.py" in told  # examples of its use
     shim = next(p for p in (ROOT / "tools" / f"{command}.py", ROOT / "app" / f"{command}.py") if p.exists())
     assert f"/{command}.py --help" in shim.read_text() and "from spyolo.cli" in shim.read_text()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_misspelt_option_is_one_line_with_the_nearest_there_is(command, capsys):
+    options = importlib.import_module(f"spyolo.cli.{command}").parser()._option_string_actions
+    known = max((o for o in options if o.startswith("--") and o != "--help"), key=len)
+    told = bad(capsys, command, known[:-1] + "x", "5")
+    assert told.startswith(f"error: {command}: ") and "usage" not in told
+    required = [a for a in importlib.import_module(f"spyolo.cli.{command}").parser()._actions if a.required]
+    if not required:  # else what is missing is told first
+        assert f"did you mean {known}?" in told
 
 
 def test_help_of_train_names_every_field_with_its_limits(capsys):

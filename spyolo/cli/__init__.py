@@ -19,6 +19,7 @@ COMMANDS = {
     "demo": "open the demo in the browser",
     "make_sample": "draw the VOC-format sample set",
     "convert": "convert between VOC folders, COCO JSON and YOLO text",
+    "convert_weights": "turn a pickled .pth of weights into safetensors",
     "anchors": "fit anchors to a data set",
     "energy_table": "put the energy of several evaluations side by side",
     "check_data": "look a data set over before training on it",
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = argv[0].replace("-", "_") if argv else ""
     if name in COMMANDS:
         return run(name, argv[1:])
-    usage = "usage: spyolo COMMAND ...\n\n" + "".join(f"  {name:<12} {text}\n" for name, text in COMMANDS.items())
+    usage = "usage: spyolo COMMAND ...\n\n" + "".join(f"  {name:<16} {text}\n" for name, text in COMMANDS.items())
     asked = name in ("__help", "_h")
     print(usage + "\n`spyolo COMMAND --help` tells more.", file=sys.stdout if asked else sys.stderr)
     return 0 if asked else 2

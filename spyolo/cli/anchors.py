@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spyolo.cli.options import Parser
 from spyolo.data.classes import parse_classes
 from spyolo.data.kmeans import anchor_fit, box_sides, fit_anchors, parse_anchors
 from spyolo.data.voc import VOCSet
@@ -25,7 +26,7 @@ USUAL = "10,14 23,27 37,58 81,82 135,169 344,319"  # YOLOv4-tiny's
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="anchors", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="anchors", description=__doc__)
     p.add_argument("--data", required=True, metavar="DIR", help="folder that holds VOCdevkit, or any set in its format")
     p.add_argument("--split", default="2007:train", help="pictures to fit to, such as 2007:train+2012:trainval [%(default)s]")
     p.add_argument("--classes", default="voc", help="voc, sample, cat,dog or a file, one name a line [%(default)s]")

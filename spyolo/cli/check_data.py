@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 from spyolo.cli.anchors import USUAL
+from spyolo.cli.options import Parser
 from spyolo.data.check import check_sets
 from spyolo.data.classes import parse_classes
 from spyolo.data.download import download_voc
@@ -34,7 +35,7 @@ from spyolo.files import write_whole
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="check_data", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="check_data", description=__doc__)
     p.add_argument("--data", required=True, metavar="DIR", help="folder that holds VOCdevkit, or any set in its format")
     p.add_argument("--split", nargs="+", default=["2007:train"], help="one or more; each against all others [2007:train]")
     p.add_argument("--classes", default="voc", help="the list trained with: voc, sample, cat,dog or a file, one name a line [%(default)s]")

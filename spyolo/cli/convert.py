@@ -21,6 +21,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from spyolo.cli.options import Parser
 from spyolo.data.classes import parse_classes
 from spyolo.data.coco_format import read_coco, write_coco
 from spyolo.data.convert import PICTURES, Collection, read_voc, write_voc
@@ -32,7 +33,7 @@ FORMATS = ("voc", "coco", "yolo")
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="convert", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="convert", description=__doc__)
     p.add_argument("--from", dest="source", required=True, choices=FORMATS, help="format of --data")
     p.add_argument("--to", dest="target", required=True, choices=FORMATS, help="format of --out")
     p.add_argument("--data", required=True, metavar="PATH", help="voc, yolo: the folder; coco: the JSON file")

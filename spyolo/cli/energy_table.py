@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spyolo.cli.options import Parser
 from spyolo.errors import InputError
 from spyolo.evaluation.columns import number
 
@@ -51,7 +52,7 @@ class Run:
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="energy_table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="energy_table", description=__doc__)
     p.add_argument("runs", nargs="+", metavar="[LABEL=]METRICS.JSON", help="what eval wrote; the label is the detector's name unless given")
     p.add_argument("--out", metavar="FILE", help="Markdown file [standard output]")
     return p

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.eval_stream import add_stream_options, stream_score
+from spyolo.cli.options import Parser
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
 
@@ -32,7 +33,7 @@ OUT = "runs/eval"
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="eval", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="eval", description=__doc__)
     what = p.add_mutually_exclusive_group(required=True)
     what.add_argument("--weights", metavar="FILE", help="measure this detector")
     what.add_argument("--predictions", metavar="PATH", help="judge this COCO results file, or this folder of VOC text files")

@@ -11,12 +11,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from spyolo.cli.options import Parser
 from spyolo.data import SAMPLE_CLASSES, VOCSet
 from spyolo.data.sample import make_sample
 
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="make_sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = Parser(prog="make_sample", description=__doc__)
     p.add_argument("--out", required=True, help="folder to draw into; the devkit comes to lie in OUT/VOCdevkit/VOC2007")
     p.add_argument("--pictures", type=int, default=400, help="how many; every fifth is held out as `val` [%(default)s]")
     p.add_argument("--seed", type=int, default=0, help="another seed draws other pictures [%(default)s]")

@@ -1,0 +1,230 @@
+"""Faults around a run: a second trainer, a full disk, a folder that cannot be written to, a spoilt checkpoint, a clock put back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from spyolo.checkpoint import load_tensors
+from spyolo.config import Config, load_config
+from spyolo.errors import InputError
+from spyolo.files import held, replace_file, write_whole
+from spyolo.run_folder import RunFolder
+from spyolo.trainer import Trainer
+
+SHORT = {"limit": 8, "val_limit": 2, "recalibrate": 0, "eval_every": 9, "epochs": 1, "batch": 2, "augment": "eval"}  # 4 batches
+
+
+@pytest.fixture(autouse=True)
+def unadorned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing curves takes longer than training here."""
+    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
+    if "adorned" not in request.fixturenames:
+        monkeypatch.setattr(RunFolder, "board", lambda *_: None)
+
+
+@pytest.fixture
+def adorned() -> None:
+    """Ask for it to have TensorBoard."""
+
+
+def stopped_at(trainer: Trainer, batch: int) -> Trainer:
+    """The run stops, resumably, after this batch."""
+    inner = trainer.set_rates
+
+    def set_rates() -> None:
+        inner()
+        if trainer.batch == batch - 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    trainer.set_rates = set_rates  # type: ignore[method-assign]
+    return trainer
+
+
+def resumed(config: Config) -> Trainer:
+    return Trainer(load_config(Path(config.out) / "config.yaml"), resume=True, quiet=True)
+
+
+# --- two trainers, one folder ---
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from spyolo.files import held
+with held(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(tmp_path):
+    folder = tmp_path / "run"
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(InputError, match=f"{folder} is in use by another training process"), held(folder):
+            pass
+    finally:
+        process.kill()
+        process.wait(60)
+    with held(folder):
+        assert not list(folder.iterdir())  # nothing that somebody would have to remove
+    with held(folder):
+        pass
+
+
+def test_a_second_trainer_is_refused_before_it_writes_anything(tiny_config):
+    config = tiny_config(**SHORT)
+    first, second = Trainer(config, quiet=True), Trainer(config, quiet=True)
+    with held(Path(config.out)), pytest.raises(InputError, match="in use by another training process; wait for it, or give another --out"):
+        second.fit()
+    assert not list(Path(config.out).iterdir())
+    assert first.fit()
+    before = first.folder.last.read_bytes()
+    with pytest.raises(InputError, match="another process has trained here meanwhile; --resume it again"):
+        second.fit()
+    assert first.folder.last.read_bytes() == before
+
+
+# --- the checkpoint before the last ---
+
+
+def test_the_checkpoint_before_the_last_is_kept_and_taken_where_the_last_is_spoilt(tiny_config):
+    whole, config = tiny_config(**SHORT, save_seconds=0), tiny_config(**SHORT, save_seconds=0)
+    assert Trainer(whole, quiet=True).fit()
+    assert not stopped_at(Trainer(config, quiet=True), 3).fit()
+    folder = RunFolder(config.out)
+    assert folder.last.exists() and folder.previous.exists()
+    with open(folder.last, "r+b") as file:  # as after a fault of the disk
+        file.truncate(folder.last.stat().st_size // 2)
+    with pytest.warns(UserWarning, match="last.safetensors: not a whole safetensors file .*going on from .*previous.safetensors"):
+        trainer = resumed(config)
+    assert trainer.batch == 2 and trainer.fit()
+    (a, _), (b, _) = (load_tensors(RunFolder(c.out).last) for c in (whole, config))
+    assert [k for k in a if not torch.equal(a[k], b[k])] == []
+
+
+def test_a_run_whose_last_checkpoint_is_gone_goes_on_from_the_one_before(tiny_config):
+    config = tiny_config(**SHORT, save_seconds=0)
+    assert not stopped_at(Trainer(config, quiet=True), 3).fit()
+    RunFolder(config.out).last.unlink()
+    with pytest.raises(InputError, match="already holds a run"):
+        Trainer(config, quiet=True)
+    with pytest.warns(UserWarning, match="going on from"):
+        assert resumed(config).batch == 2
+
+
+def test_what_was_there_keeps_a_second_name(tmp_path, monkeypatch):
+    path, keep = tmp_path / "a", tmp_path / "before"
+    for text in ("one", "two", "three"):
+        replace_file(path, lambda part, text=text: part.write_text(text), keep)
+    assert (path.read_text(), keep.read_text()) == ("three", "two")
+    monkeypatch.setattr(os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    replace_file(path, lambda part: part.write_text("four"), keep)
+    assert (path.read_text(), keep.read_text()) == ("four", "three")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "before"]
+
+
+# --- disks ---
+
+
+def mounted(folder: Path, *options: str) -> bool:
+    folder.mkdir(exist_ok=True)
+    return subprocess.run(["mount", *options, str(folder)], capture_output=True).returncode == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 32 MB."""
+    folder = tmp_path / "disk"
+    if shutil.which("mount") is None or not mounted(folder, "-t", "tmpfs", "-o", "size=32m", "tmpfs"):
+        pytest.skip("a file system can be mounted by root alone")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_is_told_and_costs_nothing(tiny_config, small_disk):
+    """The run stops at the checkpoint that does not fit; with room made it goes on to the same weights."""
+    whole = tiny_config(**SHORT, save_seconds=0)
+    assert Trainer(whole, quiet=True).fit()
+    config = whole.updated({"out": str(small_disk / "run")})
+    trainer = Trainer(config, quiet=True)
+    inner, filler = trainer.set_rates, small_disk / "filler"
+
+    def fill() -> None:
+        inner()
+        if trainer.batch == 2:  # two checkpoints are there
+            free = shutil.disk_usage(small_disk).free
+            filler.write_bytes(bytes(free - 100_000))
+
+    trainer.set_rates = fill  # type: ignore[method-assign]
+    with pytest.raises(InputError, match=r"last.safetensors cannot be written \(.*[Nn]o space left .*\); what was there before is un"):
+        trainer.fit()
+    assert not list((small_disk / "run").glob(".*"))
+    filler.unlink()
+    again = resumed(config)
+    assert again.batch == 2 and again.fit()
+    (a, _), (b, _) = (load_tensors(RunFolder(c.out).last) for c in (whole, config))
+    assert [k for k in a if not torch.equal(a[k], b[k])] == []
+
+
+def test_a_folder_that_cannot_be_written_to(tiny_config, tmp_path):
+    folder = tmp_path / "disk"
+    if shutil.which("mount") is None or not mounted(folder, "-t", "tmpfs", "-o", "ro,size=1m", "tmpfs"):
+        pytest.skip("a file system can be mounted by root alone")
+    try:
+        for out in (folder, folder / "run"):
+            trainer = Trainer(tiny_config(**SHORT, out=str(out)), quiet=True)
+            with pytest.raises(InputError, match=r"Read-only file system"):
+                trainer.fit()
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_file_where_the_run_folder_should_be(tiny_config, tmp_path):
+    (tmp_path / "run").touch()
+    for out in (tmp_path / "run", tmp_path / "run" / "deeper"):
+        with pytest.raises(InputError, match=rf"{out} cannot be written to \(.*\); give another --out"):
+            Trainer(tiny_config(**SHORT, out=str(out)), quiet=True).fit()
+
+
+# --- the clock ---
+
+
+def test_a_clock_put_back_costs_no_line_and_doubles_none(tiny_config, adorned, monkeypatch):
+    """TensorBoard's files are ordered by the clock in their names."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    config = tiny_config(**SHORT | {"epochs": 3}, save_seconds=0)
+    trainer = Trainer(config, quiet=True)
+    inner = trainer.set_rates
+
+    def stop() -> None:
+        inner()
+        trainer.stopping |= (trainer.epoch, trainer.batch) == (2, 1)
+
+    trainer.set_rates = stop  # type: ignore[method-assign]
+    assert not trainer.fit()
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 10 * 365 * 86400)
+    assert resumed(config).fit()
+    monkeypatch.setattr(time, "time", now)
+    assert len(list(Path(config.out).glob("events.*"))) == 1
+    board = EventAccumulator(config.out)
+    board.Reload()
+    assert [e.step for e in board.Scalars("train/loss")] == [1, 2, 3]
+    assert [line.split(",")[0] for line in (Path(config.out) / "log.csv").read_text().splitlines()] == ["epoch", "1", "2", "3"]
+
+
+def test_a_name_that_is_no_file_s_is_told(tmp_path):
+    with pytest.raises(InputError, match="cannot be written"):
+        write_whole(tmp_path / ("x" * 300), "x")

@@ -3,6 +3,7 @@
 `build_rule` makes the rules of sequences by name (`RULES`); `FPTT` and `BPTT` are the updates inside them, and the detector's.
 """
 
+from spyolo.learning.auxiliary import AuxiliaryLoss
 from spyolo.learning.averaging import EMA, swapped
 from spyolo.learning.bptt import BPTT
 from spyolo.learning.build import RULES, build_rule
@@ -11,4 +12,7 @@ from spyolo.learning.parts import split_steps
 from spyolo.learning.sequence_rule import Seen, SequenceRule
 from spyolo.learning.sequence_rule import Update as Rule  # what a training loop asks of an update
 
-__all__ = ["BPTT", "EMA", "FORMS", "FPTT", "RULES", "Closure", "Rule", "Seen", "SequenceRule", "build_rule", "split_steps", "swapped"]
+__all__ = [
+    "BPTT", "EMA", "FORMS", "FPTT", "RULES", "AuxiliaryLoss", "Closure", "Rule", "Seen", "SequenceRule", "build_rule", "split_steps",
+    "swapped",
+]  # fmt: skip

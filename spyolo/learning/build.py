@@ -8,11 +8,13 @@ import torch
 from torch import nn
 
 from spyolo.learning.bptt import BPTT
+from spyolo.learning.eligibility import OSTL, EProp
 from spyolo.learning.fptt import FPTT
+from spyolo.learning.ottt import OTTT
 from spyolo.learning.sequence_rule import Loss, SequenceRule
 from spyolo.learning.window import SLTT, WindowRule
 
-RULES = ("bptt", "fptt", "sltt")
+RULES = ("bptt", "fptt", "eprop", "ostl", "ottt", "sltt")
 
 
 def build_rule(
@@ -52,4 +54,5 @@ def build_rule(
     update, parts = BPTT(optimizer, clip=clip), 1 if parts is None else parts
     if name == "bptt":
         return WindowRule(network, update, loss, parts=parts, mean=mean, **options)
-    return SLTT(network, update, loss, parts=parts, mean=mean, **options)
+    rules: dict[str, type[SequenceRule]] = {"eprop": EProp, "ostl": OSTL, "ottt": OTTT, "sltt": SLTT}
+    return rules[name](network, update, loss, parts=parts, mean=mean, **options)

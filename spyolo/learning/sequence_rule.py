@@ -124,6 +124,13 @@ class SequenceRule(ABC):
     def end_epoch(self) -> None:
         self.update.end_epoch()
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the rule itself learns, beside the network, the optimizer and `update` (e-prop's feedback)."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:  # noqa: B027
+        """Inverse of `state_dict`."""
+
     def _end_part(self) -> None:
         if self._targets:
             self._gather()

@@ -152,7 +152,8 @@ class Cell(nn.Module):
 
     def __init__(self, synapse: nn.Module, unit: nn.Module, recurrent: nn.Module | None = None) -> None:
         super().__init__()
-        self.synapse, self.recurrent = synapse, recurrent
+        self.synapse: Any = synapse
+        self.recurrent: Any = recurrent
         self.unit: Any = unit  # a module with `initial_state(current)`
 
     def forward(self, x: Tensor, state: Any = None) -> tuple[Tensor, Any]:

@@ -23,7 +23,7 @@ ACTIVATIONS = {"identity": lambda x: x, "relu": torch.relu, "leaky_relu": lambda
 
 def snu_step(
     current: Tensor, state: SNUState, bias: Tensor | float, *, decay: float, activation: str = "identity", soft: bool = False,
-    surrogate: Surrogate = tanh_prime,
+    detach_reset: bool = False, surrogate: Surrogate = tanh_prime,
 ) -> SNUState:  # fmt: skip
     """s_t = g(x_t + decay s_{t-1} (1 - y_{t-1}));  y_t = h(s_t + bias), h a step (SNU) or the logistic sigmoid (`soft`: sSNU).
 
@@ -32,8 +32,10 @@ def snu_step(
         bias: minus the firing threshold, broadcastable to `current`.
         decay: share of the membrane that stays from one step to the next where there was no output.
         activation: g, one of `ACTIVATIONS`.
+        detach_reset: True keeps the gradient out of the factor 1 - y_{t-1}.
     """
-    s = ACTIVATIONS[activation](current + decay * state.s * (1 - state.y))
+    y = state.y.detach() if detach_reset else state.y
+    s = ACTIVATIONS[activation](current + decay * state.s * (1 - y))
     v = s + bias
     return SNUState(s, torch.sigmoid(v) if soft else spike(v, surrogate))
 
@@ -43,13 +45,13 @@ class SNUUnit(nn.Module):
 
     def __init__(
         self, features: int, *, decay: float = 0.8, threshold: float = 1.0, activation: str = "identity", soft: bool = False,
-        surrogate: Surrogate = tanh_prime,
+        detach_reset: bool = False, surrogate: Surrogate = tanh_prime,
     ) -> None:  # fmt: skip
         super().__init__()
         if activation not in ACTIVATIONS:
             raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}; got {activation!r}")
         self.bias = nn.Parameter(torch.full((features,), -float(threshold)))
-        self.decay, self.activation, self.soft, self.surrogate = decay, activation, soft, surrogate
+        self.decay, self.activation, self.soft, self.detach_reset, self.surrogate = decay, activation, soft, detach_reset, surrogate
 
     def initial_state(self, current: Tensor) -> SNUState:
         s = start(current.shape, current)
@@ -57,6 +59,7 @@ class SNUUnit(nn.Module):
 
     def forward(self, current: Tensor, state: SNUState) -> tuple[Tensor, SNUState]:
         state = snu_step(
-            current, state, self.bias, decay=self.decay, activation=self.activation, soft=self.soft, surrogate=self.surrogate
-        )
+            current, state, self.bias, decay=self.decay, activation=self.activation, soft=self.soft,
+            detach_reset=self.detach_reset, surrogate=self.surrogate,
+        )  # fmt: skip
         return state.y.to(current.dtype), state

@@ -27,8 +27,8 @@ class Stack(nn.Module):
 
     def __init__(self, cells: Sequence[Cell], readout: nn.Module) -> None:
         super().__init__()
-        self.cells = nn.ModuleList(cells)
-        self.readout = readout
+        self.cells: Any = nn.ModuleList(cells)
+        self.readout: Any = readout
 
     def forward(self, x: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
         """x [B, ...] and the state before -> output [B, outputs] and the state after."""

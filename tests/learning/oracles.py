@@ -1,0 +1,72 @@
+"""Autograd oracles of the online rules: the same network with the paths cut that a rule leaves out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from spyolo.learning import build_rule
+from spyolo.neurons import Cell, Readout, Stack, dense_cell
+
+
+class DeafCell(Cell):
+    """A cell that is deaf to itself in its gradient: what the recurrent synapse carries is detached."""
+
+    def drive(self, current: Tensor, state) -> Tensor:
+        sent = list(state)
+        at = getattr(self.unit, "transmits", 1)
+        sent[at] = sent[at].detach()
+        return super().drive(current, type(state)(*sent))
+
+
+def random_network(kinds: list[str], sizes: list[int], outputs: int, *, recurrent: bool = True, readout: str = "leaky",
+                   reads: str = "output", seed: int = 0, cell: type[Cell] = Cell, **unit) -> Stack:  # fmt: skip
+    """Lively neurons in float64: currents around the threshold."""
+    torch.manual_seed(seed)
+    cells = [dense_cell(kind, m, n, recurrent=recurrent, **unit) for kind, m, n in zip(kinds, sizes, sizes[1:])]
+    last = Readout(sizes[-1], outputs, readout, decay=0.7, reads=reads)
+    net = Stack([cell(c.synapse, c.unit, c.recurrent) for c in cells], last).double()
+    with torch.no_grad():
+        for w in net.parameters():
+            w.copy_(torch.randn_like(w) * 0.8)
+        for c in net.cells:
+            if hasattr(c.unit, "bias"):
+                c.unit.bias.sub_(0.5)
+    return net
+
+
+def random_sequence(timesteps: int, batch: int, inputs: int, outputs: int, seed: int) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(1000 + seed)
+    return torch.randn(timesteps, batch, inputs, dtype=torch.float64), torch.randn(timesteps, batch, outputs, dtype=torch.float64)
+
+
+def rule_gradients(name: str, net: nn.Module, x: Tensor, y: Tensor, skip: int = 0, **options) -> dict[str, Tensor]:
+    """What a rule leaves in `.grad` after a sequence; the first `skip` steps have no loss."""
+    net.zero_grad()
+    rule = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.mse_loss, parts=1, **options)
+    rule.hold = True
+    rule.start(len(x))
+    for t in range(len(x)):
+        rule.step(x[t], None if t < skip else y[t], weight=1.0 + 0.1 * t)
+    rule.finish()
+    return {name: w.grad.clone() if w.grad is not None else torch.zeros_like(w) for name, w in net.named_parameters()}
+
+
+def autograd_gradients(net: Callable, x: Tensor, y: Tensor, skip: int = 0) -> dict[str, Tensor]:
+    """BPTT of `net(x, state)`, written out."""
+    net.zero_grad()
+    state, total = None, 0.0
+    for t in range(len(x)):
+        output, state = net(x[t], state)
+        if t >= skip:
+            total = total + (1.0 + 0.1 * t) * nn.functional.mse_loss(output, y[t])
+    total.backward()
+    return {name: w.grad.clone() if w.grad is not None else torch.zeros_like(w) for name, w in net.named_parameters()}
+
+
+def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor], only: str = "") -> float:
+    """Max |a - b| over the weights whose name contains `only`, relative to the largest entry where that exceeds one."""
+    assert a.keys() == b.keys()
+    return max(((a[k] - b[k]).abs().max() / max(1.0, b[k].abs().max())).item() for k in a if only in k)

@@ -1,0 +1,249 @@
+"""E-prop and OSTL against autograd in float64, at random sizes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from oracles import DeafCell, autograd_gradients, largest_difference, random_network, random_sequence, rule_gradients
+from torch import nn
+
+from spyolo.errors import InputError
+from spyolo.learning import build_rule
+from spyolo.learning.local import local_unit
+from spyolo.neurons import ALIFUnit, Cell, ConvGate, LeakyReLUUnit, LIFUnit, LTCUnit, Readout, Stack, dense_cell
+
+SIZES = {
+    "inputs": st.integers(1, 5), "units": st.integers(1, 6), "outputs": st.integers(1, 3), "batch": st.integers(1, 3),
+    "timesteps": st.integers(1, 25), "readout": st.sampled_from(["linear", "leaky"]), "reads": st.sampled_from(["output", "membrane"]),
+    "seed": st.integers(0, 10**6),
+}  # fmt: skip
+few = settings(max_examples=12, deadline=None, derandomize=True)
+
+
+def sizes_and_data(inputs, units, outputs, batch, timesteps, readout, reads, seed):
+    return ([inputs, units], outputs), {"readout": readout, "reads": reads, "seed": seed}, random_sequence(
+        timesteps, batch, inputs, outputs, seed
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["snu", "ssnu", "lstm", "gru", "lif", "alif"])
+@few
+@given(**SIZES)
+def test_ostl_with_h_is_bptt_for_one_recurrent_layer(kind, **sizes):
+    """Sequences shorter and longer than the fan-in: both layouts of the traces."""
+    shape, options, (x, y) = sizes_and_data(**sizes)
+    net = random_network([kind], *shape, **options)
+    skip = len(x) // 3
+    assert largest_difference(rule_gradients("ostl", net, x, y, skip), autograd_gradients(net, x, y, skip)) < 1e-10
+
+
+@pytest.mark.parametrize("kind", ["snu", "lstm", "gru", "alif", "ltc"])
+def test_any_cell_through_its_jacobian(kind):
+    """Dense gates couple LTC neurons beside the recurrent synapse; torch.func sees it all."""
+    net, (x, y) = random_network([kind], [3, 4], 2), random_sequence(9, 2, 3, 2, 0)
+    assert largest_difference(rule_gradients("ostl", net, x, y, 2, jacobian=True), autograd_gradients(net, x, y, 2)) < 1e-10
+    if kind == "ltc":
+        assert largest_difference(rule_gradients("ostl", net, x, y, 2), autograd_gradients(net, x, y, 2)) < 1e-10
+
+
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+def test_ostl_with_other_snu_activations(activation):
+    net, (x, y) = random_network(["snu"], [3, 4], 2, activation=activation), random_sequence(9, 2, 3, 2, 0)
+    assert largest_difference(rule_gradients("ostl", net, x, y), autograd_gradients(net, x, y)) < 1e-10
+
+
+@pytest.mark.parametrize("kind", ["snu", "ssnu", "lstm", "gru", "lif", "alif"])
+@few
+@given(**SIZES)
+def test_ostl_of_a_deep_feed_forward_network_is_exact_in_its_last_layer(kind, **sizes):
+    ((inputs, units), outputs), options, (x, y) = sizes_and_data(**sizes)
+    net = random_network([kind, kind], [inputs, units + 1, units], outputs, recurrent=False, **options)
+    ostl, bptt = rule_gradients("ostl", net, x, y), autograd_gradients(net, x, y)
+    assert largest_difference(ostl, bptt, "cells.1") < 1e-10
+    assert largest_difference(ostl, bptt, "readout") < 1e-10
+
+
+def test_what_deep_ostl_drops():
+    """The residual R of a lower layer: mixed space-time terms. Small beside the gradient, not zero; without time there is none."""
+    found = []
+    for seed in range(10):
+        net = random_network(["ssnu", "ssnu"], [4, 8, 8], 3, recurrent=False, readout="linear", seed=seed)
+        x, y = random_sequence(12, 4, 4, 3, seed)
+        ostl, bptt = (f["cells.0.synapse.weight"] for f in (rule_gradients("ostl", net, x, y), autograd_gradients(net, x, y)))
+        found.append(((ostl - bptt).norm() / bptt.norm()).item())
+        assert nn.functional.cosine_similarity(ostl.flatten(), bptt.flatten(), dim=0) > 0.8
+        once = rule_gradients("ostl", net, x[:1], y[:1]), autograd_gradients(net, x[:1], y[:1])
+        assert largest_difference(*once) < 1e-12
+    assert 0.02 < sum(found) / len(found) < 0.6
+
+
+@pytest.mark.parametrize("kind", ["lif", "alif", "snu", "ssnu", "lstm", "gru"])
+@few
+@given(**SIZES)
+def test_eprop_is_bptt_with_the_transmitted_and_the_reset_spike_detached(kind, **sizes):
+    """An adaptive neuron's own spike keeps its gradient in the adaptation."""
+    shape, options, (x, y) = sizes_and_data(**sizes)
+    reset = {} if kind in ("lstm", "gru") else {"detach_reset": True}
+    oracle = random_network([kind], *shape, cell=DeafCell, **reset, **options)
+    net = random_network([kind], *shape, **options)  # attached: e-prop leaves the reset out by itself
+    skip = len(x) // 3
+    assert largest_difference(rule_gradients("eprop", net, x, y, skip), autograd_gradients(oracle, x, y, skip)) < 1e-10
+
+
+@pytest.mark.parametrize("adaptive", [True, False])
+@few
+@given(**SIZES)
+def test_eprop_of_ltc_neurons_with_a_gate_of_their_own(adaptive, **sizes):
+    """A static gate does not couple neurons: e-prop is autograd with the same paths cut."""
+    shape, options, (x, y) = sizes_and_data(**sizes)
+    options |= {"gate": "static", "adaptive": adaptive, "fused": False}
+    net, oracle = (random_network(["ltc"], *shape, cell=cell, detach_reset=detached, **options)
+                   for cell, detached in ((Cell, False), (DeafCell, True)))  # fmt: skip
+    assert largest_difference(rule_gradients("eprop", net, x, y), autograd_gradients(oracle, x, y)) < 1e-10
+
+
+@pytest.mark.parametrize("gate", ["concat_linear", "sum_linear"])
+def test_eprop_of_a_single_ltc_neuron_with_dense_gates(gate):
+    """One neuron's own share of the gate is all of it, the gates' weights included."""
+    net, oracle = (random_network(["ltc"], [3, 1], 2, gate=gate, fused=False, cell=cell, detach_reset=detached)
+                   for cell, detached in ((Cell, False), (DeafCell, True)))  # fmt: skip
+    x, y = random_sequence(12, 2, 3, 2, 0)
+    assert largest_difference(rule_gradients("eprop", net, x, y), autograd_gradients(oracle, x, y)) < 1e-10
+
+
+@pytest.mark.parametrize("gate", ["concat_linear", "sum_linear", "static"])
+def test_the_signal_goes_through_all_of_a_dense_gate(gate):
+    """One step has no time: the gates' own weights have the exact gradient in every layer, however neurons are coupled within it."""
+    net, (x, y) = random_network(["ltc"] * 3, [3, 5, 4, 4], 2, gate=gate, fused=False), random_sequence(1, 2, 3, 2, 0)
+    for name in ("ostl", "eprop"):
+        found, expected = rule_gradients(name, net, x, y, **({"with_h": False} if name == "ostl" else {})), autograd_gradients(net, x, y)
+        for layer in range(3):
+            assert expected[f"cells.{layer}.unit.gate.{'logit' if gate == 'static' else 'linear.weight'}"].abs().max() > 1e-6
+            assert largest_difference(found, expected, f"cells.{layer}.unit.gate") < 1e-10
+
+
+@pytest.mark.parametrize("unit", [LIFUnit(0.8), ALIFUnit(0.9, 0.95, 0.4)])
+def test_closed_forms_are_what_torch_func_finds(unit):
+    """The closed form carries less (not the spike itself): compare what both make of a neuron's own trace over some steps."""
+    closed, open_ = local_unit(unit, True), local_unit(unit, True, closed=False)
+    state = other = unit.initial_state(torch.zeros(2, 3, dtype=torch.float64))
+    traces, before = [0.0, 0.0], [None, None]
+    for t in range(10):
+        current = torch.randn(2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(t))
+        for i, local in enumerate((closed, open_)):
+            _, new, d = local.step([current], state if i == 0 else other)
+            state, other = (new, other) if i == 0 else (state, new)
+            jacobian = d.state if d.before is None or before[i] is None else d.state + d.before[:, None] * before[i].shown[None]
+            traces[i] = d.lines[:, 0] + (0 if t == 0 else (jacobian * traces[i][None]).sum(1))
+            before[i] = d
+        shown = [(d_.shown * e).sum(0) for d_, e in zip(before, traces)]
+        torch.testing.assert_close(shown[0], shown[1], rtol=0, atol=1e-12)
+
+
+def test_random_feedback_is_fixed_and_reaches_hidden_layers():
+    net, (x, y) = random_network(["lif", "alif"], [3, 5, 4], 2, readout="linear"), random_sequence(9, 2, 3, 2, 0)
+    first = rule_gradients("eprop", net, x, y, feedback="random", seed=1)
+    again = rule_gradients("eprop", net, x, y, feedback="random", seed=1)
+    other = rule_gradients("eprop", net, x, y, feedback="random", seed=2)
+    assert largest_difference(first, again) == 0 and largest_difference(first, other, "cells.0") > 0
+    assert largest_difference(first, rule_gradients("eprop", net, x, y), "readout") < 1e-12
+
+
+def test_symmetric_feedback_is_random_feedback_with_the_readouts_weights():
+    net, (x, y) = random_network(["alif"], [3, 5], 2), random_sequence(9, 2, 3, 2, 0)
+    rule = build_rule("eprop", net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.mse_loss, feedback="random")
+    rule.load_state_dict({"feedback": [net.readout.linear.weight.detach()]})
+    rule.hold = True
+    rule.start(len(x))
+    for t in range(len(x)):
+        rule.step(x[t], y[t], weight=1.0 + 0.1 * t)
+    rule.finish()
+    found = {name: w.grad for name, w in net.named_parameters()}
+    assert largest_difference(found, rule_gradients("eprop", net, x, y)) < 1e-12
+
+
+def test_adaptive_feedback_moves_as_the_readout_does():
+    net, (x, y) = random_network(["lif"], [3, 5], 2), random_sequence(9, 2, 3, 2, 0)
+    rule = build_rule("eprop", net, torch.optim.Adam(net.parameters(), lr=0.05), nn.functional.mse_loss, feedback="adaptive",
+                      feedback_decay=0.01)  # fmt: skip
+    apart = [(rule.state_dict()["feedback"][0] - net.readout.linear.weight).norm().item()]
+    for _ in range(50):
+        rule.start(len(x))
+        for t in range(len(x)):
+            rule.step(x[t], y[t])
+        rule.finish()
+        apart.append((rule.state_dict()["feedback"][0] - net.readout.linear.weight).norm().item())
+    assert apart[1] == pytest.approx(0.99 * apart[0]) and apart[-1] == pytest.approx(0.99**50 * apart[0])
+    with pytest.raises(InputError, match="only the last layer"):
+        deep = random_network(["lif", "lif"], [3, 5, 5], 2)
+        build_rule("eprop", deep, rule.update.optimizer, nn.functional.mse_loss, feedback="adaptive")
+
+
+@pytest.mark.parametrize(("name", "options"), [("eprop", {}), ("ostl", {"with_h": False}), ("ostl", {})])
+def test_rules_learn_online(name, options):
+    """An update after each step: the traces go on over it."""
+    net, (x, y) = random_network(["ssnu"], [3, 8], 2), random_sequence(10, 4, 3, 2, 0)
+    rule = build_rule(name, net, torch.optim.Adam(net.parameters(), lr=0.02), nn.functional.mse_loss, parts="all", **options)
+    losses = []
+    for _ in range(40):
+        rule.start(len(x))
+        losses.append(sum(rule.step(a, b).loss.item() for a, b in zip(x, y)))
+        rule.finish()
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_ostl_without_h_is_eprop_but_for_the_reset():
+    """A soft SNU: its reset is the factor 1 - y."""
+    net = random_network(["ssnu"], [3, 4], 2, cell=DeafCell)
+    x, y = random_sequence(9, 2, 3, 2, 0)
+    without = rule_gradients("ostl", net, x, y, with_h=False)
+    assert largest_difference(without, autograd_gradients(net, x, y)) < 1e-10
+    assert largest_difference(without, rule_gradients("eprop", net, x, y)) > 1e-3
+
+
+def test_ostl_with_h_refuses_sizes_beyond_its_bound():
+    net = random_network(["ssnu"], [20, 30], 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0)
+    rule = build_rule("ostl", net, optimizer, nn.functional.mse_loss, memory_bound=10 * 2**20)
+    rule.start(2)
+    with pytest.raises(InputError, match=r"batch of 64 need .* GiB.*with_h=False"):
+        rule.step(torch.zeros(64, 20, dtype=torch.float64), torch.zeros(64, 2, dtype=torch.float64))
+    with pytest.raises(InputError, match="batch of 1 "):
+        build_rule("ostl", net, optimizer, nn.functional.mse_loss, memory_bound=2**16)
+
+
+@pytest.mark.parametrize(("name", "options"), [("ostl", {}), ("ostl", {"with_h": False}), ("eprop", {})])
+@pytest.mark.parametrize("kind", ["snu", "alif", "lstm", "gru", "ltc"])
+def test_the_stated_memory_is_what_is_held(name, options, kind):
+    net, (x, y) = random_network([kind], [12, 8], 2), random_sequence(3, 4, 12, 2, 0)
+    rule = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.mse_loss, **options)
+    rule.start(3)
+    for a, b in zip(x, y):
+        rule.step(a, b)
+    big = [t for v in vars(rule.layers[0]).values() for t in (v if isinstance(v, list) else [v])
+           if isinstance(t, torch.Tensor)]  # fmt: skip
+    held = sum(t.numel() * t.element_size() for t in big)
+    assert held == pytest.approx(rule.trace_bytes(4), rel=0.6) and rule.trace_bytes(8) == 2 * rule.trace_bytes(4)
+
+
+def test_undefined_pairs_say_why():
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    lif, linear = LIFUnit(), nn.Linear(4, 4)
+
+    def refuse(name: str, net: nn.Module, reason: str) -> None:
+        with pytest.raises(InputError, match=reason):
+            build_rule(name, net, optimizer, nn.functional.mse_loss)
+
+    for name in ("eprop", "ostl", "ottt"):
+        refuse(name, linear, "needs a Stack")
+        refuse(name, Stack([Cell(linear, lif)], Readout(4, 2, "gated")), "gated readout")
+    for name in ("eprop", "ostl"):
+        refuse(name, Stack([Cell(nn.Conv2d(1, 1, 3), lif)], Readout(4, 2)), "Conv2d synapse")
+        refuse(name, Stack([Cell(linear, LeakyReLUUnit())], Readout(4, 2)), "no state to trace")
+        refuse(name, Stack([Cell(linear, LTCUnit(ConvGate(4)))], Readout(4, 2)), "mixes neighbours")
+    refuse("ottt", Stack([dense_cell("lif", 4, 4)], Readout(4, 2)), "recurrent")
+    refuse("ottt", Stack([dense_cell("alif", 4, 4, recurrent=False)], Readout(4, 2)), "ALIFUnit neurons")
+    refuse("ottt", Stack([dense_cell("lif", 4, 4, recurrent=False)], Readout(4, 2, "leaky")), "trace a neuron")
+    refuse("ottt", Stack([Cell(nn.Sequential(linear, nn.BatchNorm1d(4)), lif)], Readout(4, 2)), "BatchNorm1d")

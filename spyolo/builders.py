@@ -6,7 +6,6 @@ import os
 from dataclasses import replace
 
 import torch
-from torch import nn
 
 from spyolo.config import Config
 from spyolo.data import VOC_CLASSES, AugmentSettings, Batches, DetectionDataset, VOCSet, load_batches
@@ -81,22 +80,6 @@ def loss(config: Config) -> DetectionLoss:
         box=config.box_gain, objectness=config.objectness_gain, classes=config.class_gain, smoothing=config.smoothing,
         iou_target=config.iou_target, factor=config.shape_factor,
     )  # fmt: skip
-
-
-def optimizer(config: Config, model: nn.Module) -> torch.optim.Optimizer:
-    """Weight decay on matrices and kernels only: norms, biases and leaks are left free."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    betas = (config.momentum, 0.999)
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
-    if config.optimizer == "adamax":
-        return torch.optim.Adamax(groups, config.lr, betas=betas)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, config.lr, betas=betas, fused=True)
 
 
 def rule(config: Config, optim: torch.optim.Optimizer) -> Rule:

@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
 from spyolo.errors import InputError
+from spyolo.settings import Settings
 
 
 def choose_device(name: str) -> torch.device:
@@ -53,6 +54,22 @@ class EpochOrder(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for i in range(self.first, self.per_epoch):
             yield self.order[i * self.batch : (i + 1) * self.batch]
+
+
+def build_optimizer(config: Settings, model: nn.Module) -> torch.optim.Optimizer:
+    """Weight decay on matrices and kernels only: norms, biases and leaks are left free."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.dim() > 1], "weight_decay": config.weight_decay},
+        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
+    ]
+    betas = (config.momentum, 0.999)
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, config.lr, momentum=config.momentum, nesterov=config.momentum > 0)
+    if config.optimizer == "adamax":
+        return torch.optim.Adamax(groups, config.lr, betas=betas)
+    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+    return kind(groups, config.lr, betas=betas, fused=True)
 
 
 class Stoppable(Protocol):

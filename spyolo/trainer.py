@@ -32,7 +32,7 @@ from spyolo.learning import EMA, swapped
 from spyolo.neurons import norms
 from spyolo.pieces import Piece, pieces_of, this_piece
 from spyolo.run_folder import Row, RunFolder
-from spyolo.running import EpochOrder, choose_device, load_moments, moments, stop_on_signals
+from spyolo.running import EpochOrder, build_optimizer, choose_device, load_moments, moments, stop_on_signals
 
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
@@ -67,7 +67,7 @@ class Trainer:
         self.untouched = initialise(self.detector, config.init) if self.warm else []
         self.pieces: list[Piece] = pieces_of(config.init) if self.warm else []
         self.loss = builders.loss(config)
-        self.optimizer = builders.optimizer(config, self.detector)
+        self.optimizer = build_optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)
         self.ema = EMA(self.rule.weights, config.ema)
         self.timesteps = config.timesteps if self.detector.spiking else 1  # the ANN twin's steps would all be the same

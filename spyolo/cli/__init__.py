@@ -22,6 +22,7 @@ COMMANDS = {
     "convert_weights": "turn a pickled .pth of weights into safetensors",
     "anchors": "fit anchors to a data set",
     "energy_table": "put the energy of several evaluations side by side",
+    "train_sequence": "train neurons on a sequence task by any learning rule",
     "check_data": "look a data set over before training on it",
 }
 

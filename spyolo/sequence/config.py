@@ -1,0 +1,125 @@
+"""Everything a run on sequences depends on; machinery and manners are those of the detector's config."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from spyolo.errors import InputError
+from spyolo.learning import FORMS, RULES
+from spyolo.neurons import DENSE, GATES, SURROGATES
+from spyolo.settings import Settings, load_settings, names_in, option
+
+PRESETS = Path(__file__).parent / "presets"
+SUPERVISE = ("last", "parts", "every", "auxiliary")
+
+
+@dataclass(frozen=True)
+class Data:
+    task: str = option("adding", "what is learned")  # names: spyolo.sequence.tasks.TASKS
+    data: str = option("", "folder or file of the data; none: under the environment variable SPYOLO_DATA, by the task's name")
+    download: bool = option(False, "let torchvision fetch MNIST or Fashion-MNIST if it is not there")
+    timesteps: int = option(0, "steps a sequence, where the task leaves it open; 0: its own number", low=0)
+    frames_by: str = option("time", "event data: frames of equal time or equal numbers of events", choices=("time", "count"))
+    shrink: int = option(1, "event data: sum squares of so many pixels a side into one", low=1, high=128)
+    test_speakers: tuple[str, ...] = option(("theo", "yweweler"), "spoken digits: speakers held out for the test")
+    limit: int = option(0, "use only the first so many training sequences; 0: all", low=0)
+    test_limit: int = option(0, "measure on the first so many sequences only; 0: all", low=0)
+
+
+@dataclass(frozen=True)
+class Network:
+    cell: str = option("ltc", "neurons", choices=DENSE)
+    conv: str = option("", "convolutional layers before the dense ones: 32c3 is 32 channels 3x3, p2 a pooling: 32c3-128c3-p2-256c3-p2")
+    hidden: tuple[int, ...] = option((128,), "sizes of the dense layers, bottom to top", low=1, high=65536)
+    recurrent: bool = option(True, "recurrent connections in the dense layers")
+    gate: str = option("concat_linear", "LTC, dense layers: what sets tau", choices=GATES)
+    conv_gate: str = option("conv", "LTC, convolutional layers: what sets tau", choices=("conv", "depthwise", "pointwise", "static"))
+    gate_bias: float = option(0.0, "LTC, dense layers: first bias of the gate; -3 starts with slow neurons, tau = 0.05")
+    adaptive: bool = option(False, "LTC: adaptive threshold")
+    threshold: float | None = option(None, "firing threshold; none: the neuron's own", low=1e-3)
+    decay: float | None = option(None, "LIF, ALIF, SNU: decay of the membrane; none: the neuron's own", low=0, high=0.99999)
+    surrogate: str | None = option(
+        None, "stand-in for the derivative of a spike; none: the neuron's own", choices=tuple(SURROGATES)
+    )
+    readout: str = option("linear", "last layer", choices=("linear", "leaky", "learned", "gated"))
+    readout_decay: float = option(0.9, "leaky and learned readouts: share of the past", low=0, high=0.99999)
+    reads: str = option("output", "what the readout sees of the last layer", choices=("output", "membrane"))
+    embed: int = option(128, "words: size of their embedding (characters are one-hot)", low=1)
+    init: str = option("torch", "first weights", choices=("torch", "xavier"))
+
+
+@dataclass(frozen=True)
+class Learning:
+    rule: str = option("fptt", "learning rule", choices=RULES)
+    form: str = option("feddyn", "form of FPTT", choices=FORMS)
+    alpha: float = option(0.1, "FPTT: pull toward the running average", low=1e-9)
+    parts: int = option(0, "updates a sequence; 0: the rule's habit (FPTT: one a step, the others: one a sequence)", low=0)
+    supervise: str = option(
+        "parts", "labels of whole sequences are asked at: the last step, the end of each part (weight rising to 1), every step, or the end "
+        "of each part with Kag & Saligrama's auxiliary loss", choices=SUPERVISE,
+    )  # fmt: skip
+    mean: bool = option(True, "divide a part's gradient by its number of steps with a target")
+    sltt_steps: int = option(0, "SLTT: learn at so many steps of each sequence; 0: all", low=0)
+    feedback: str = option("symmetric", "e-prop: feedback weights", choices=("symmetric", "random", "adaptive"))
+    with_h: bool = option(True, "OSTL: carry the recurrent weights in the traces (exact for one layer)")
+    clip: float = option(1.0, "global L2 norm the task's gradient is clipped to; 0: not", low=0)
+    optimizer: str = option("adam", "optimizer", choices=("adamw", "adam", "adamax", "sgd"))
+    lr: float = option(3e-3, "first learning rate", low=0)
+    lr_final: float = option(1.0, "last learning rate, as a share of the first (cosine)", low=0, high=1)
+    weight_decay: float = option(0.0, "decay of matrices and kernels", low=0)
+    momentum: float = option(0.9, "SGD momentum, or Adam's beta1", low=0, high=0.9999)
+    epochs: int = option(10, "passes over the training set", low=1)
+    batch: int = option(128, "sequences a batch", low=1)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    weights_of: str = option("w", "weights evaluated and kept as best", choices=("w", "average"))
+    predict: str = option("last", "label of a sequence: from its last output, or from the mean of all", choices=("last", "mean"))
+    recalibrate: int = option(0, "batches over which norm statistics are taken anew for the evaluated weights; 0: not", low=0)
+    eval_every: int = option(1, "epochs between evaluations (the last epoch always is)", low=1)
+    eval_batch: int = option(0, "sequences a batch in evaluation; 0: as in training", low=0)
+
+
+@dataclass(frozen=True)
+class Run:
+    out: str = option("runs/sequence", "run folder")
+    seed: int = option(0, "seed of weights, order and drawn data", low=0)
+    dtype: str = option("float32", "of weights and states", choices=("float32", "float64"))
+    device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
+    save_seconds: float = option(120.0, "seconds between checkpoints inside an epoch", low=0)
+    max_minutes: float = option(0.0, "stop (resumably) after so many minutes; 0: when done", low=0)
+
+
+@dataclass(frozen=True)
+class SequenceConfig(Settings):
+    """A run on sequences. Sections only group the fields for reading."""
+
+    dataset: Data = Data()
+    network: Network = Network()
+    learning: Learning = Learning()
+    evaluation: Evaluation = Evaluation()
+    run: Run = Run()
+
+    def consistent(self, where: str) -> Self:
+        if self.supervise == "auxiliary" and self.rule not in ("fptt", "bptt"):
+            raise InputError(f"{where}: supervise auxiliary goes with fptt (or bptt in parts), not with {self.rule}")
+        if not self.hidden and not self.conv:
+            raise InputError(f"{where}: a network without layers: give hidden or conv")
+        return self
+
+
+def load_sequence_config(path: str | Path, base: SequenceConfig | None = None) -> SequenceConfig:
+    """A config from a YAML file, see `load_settings`."""
+    return load_settings(path, base or SequenceConfig(), PRESETS)
+
+
+def sequence_presets() -> list[str]:
+    return names_in(PRESETS)
+
+
+def load_sequence_preset(name: str) -> SequenceConfig:
+    """A preset by name, or a YAML file by path."""
+    return load_sequence_config(name if name.endswith((".yaml", ".yml")) else PRESETS / f"{name}.yaml")

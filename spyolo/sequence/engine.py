@@ -1,0 +1,167 @@
+"""The two things a sequence network does: learn from a batch, step by step, and be judged on a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from spyolo.learning import SequenceRule, split_steps
+from spyolo.neurons import norms
+from spyolo.sequence.batch import Batch
+from spyolo.sequence.objectives import Objective, Tally, Truth
+
+
+class Log(NamedTuple):
+    """What a batch left, without graph."""
+
+    loss: Tensor  # mean over the steps with a target (of one target a sequence: the last)
+    rate: Tensor  # mean output of the last layer over the batch's last step: the firing rate of spiking neurons
+
+
+class Ask(NamedTuple):
+    """One step's question: its weight and, where it is not the rule's own, its loss."""
+
+    weight: float
+    part: int
+
+
+def questions(timesteps: int, parts: int, supervise: str) -> dict[int, Ask]:
+    """Steps at which the one target of a sequence is asked for.
+
+    Args:
+        parts: updates a sequence.
+        supervise: `last`; `parts`: the end of each of P parts with weight (p + 1) / P; `every`: all steps alike; `auxiliary`: as `parts`
+            with weight 1 (the auxiliary loss weighs itself).
+    """
+    if supervise == "every":
+        return {t: Ask(1.0, 0) for t in range(timesteps)}
+    if supervise == "last":
+        return {timesteps - 1: Ask(1.0, 0)}
+    found, end = {}, 0
+    for p, steps in enumerate(split_steps(timesteps, parts)):
+        end += steps
+        found[end - 1] = Ask(1.0 if supervise == "auxiliary" else (p + 1) / parts, p)
+    return found
+
+
+def train_batch(
+    rule: SequenceRule, objective: Objective, batch: Batch, *, parts: int, supervise: str = "parts", auxiliary: Any = None,
+    state: Any = None,
+) -> Log:  # fmt: skip
+    """Show a batch step by step; the rule updates the network as it goes.
+
+    Args:
+        parts: updates a sequence (no more than it has steps).
+        supervise: see `questions`; tasks with a target a step are asked at every step.
+        auxiliary: Kag & Saligrama's loss, where `supervise` says so.
+        state: of the neurons, to go on from; None: at rest.
+    """
+    asked = {} if objective.per_step else questions(batch.timesteps, parts, supervise)
+    rule.start(batch.timesteps)
+    rule.state = state
+    total, count = torch.zeros(()), 0
+    for t in range(batch.timesteps):
+        ask = Ask(1.0, 0) if objective.per_step else asked.get(t)
+        if ask is None:
+            rule.step(as_weights(rule.network, batch.input(t)))
+            continue
+        y = batch.targets[t] if objective.per_step else batch.targets
+        x = as_weights(rule.network, batch.input(t))
+        if auxiliary is not None:
+            seen = rule.step(x, y, ask.weight, auxiliary.at(ask.part))
+            auxiliary.update(seen.output, y, ask.part)
+        else:
+            seen = rule.step(x, Truth(y, batch.valid(t)), ask.weight)
+        if seen.loss is not None:
+            total, count = (total + seen.loss, count + 1) if objective.per_step else (seen.loss, 1)
+    rule.finish()
+    return Log((total / max(1, count)).detach(), last_output(rule.state))
+
+
+def last_output(state: Any) -> Tensor:
+    """Mean of the last layer's output field; 0 where there is none to be found."""
+    cells = getattr(state, "cells", None)
+    if not cells or cells[-1] is None or len(cells[-1]) < 2:
+        return torch.zeros(())
+    return cells[-1][1].detach().float().mean()
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module, objective: Objective, batches: Iterable[Batch], *, predict: str = "last", device: torch.device | str = "cpu"
+) -> dict[str, float]:
+    """The published figure over a test, beside the mean loss and the firing rates of its neurons.
+
+    Args:
+        predict: a sequence's output is its `last` (that counts), or the `mean` of all.
+    """
+    network.eval()
+    tally, rates = Tally(objective), Rates()
+    state: Any = None
+    for moved in batches:
+        batch = moved.to(torch.device(device))
+        state = None if batch.fresh else state
+        shown: Tensor | None = None
+        for t in range(batch.timesteps):
+            output, state = network(as_weights(network, batch.input(t)), state)
+            rates.add(state)
+            valid = batch.valid(t)
+            if objective.per_step:
+                tally.add(output, Truth(batch.targets[t], valid))
+                continue
+            shown = gathered(shown, output, valid, predict)
+        if shown is not None:
+            tally.add(shown, Truth(batch.targets))
+    network.train()
+    return {objective.metric: tally.value(), "test_loss": tally.loss / max(1, tally.count), "test_rate": rates.mean()}
+
+
+def gathered(shown: Tensor | None, output: Tensor, valid: Tensor | None, predict: str) -> Tensor:
+    """A sequence's output so far: the last one that counts, or the sum (whose argmax is the mean's)."""
+    if shown is None:
+        return output.clone()
+    new = shown + output if predict == "mean" else output
+    return new if valid is None else torch.where(valid[:, None], new, shown)
+
+
+class Rates:
+    """Mean output of all layers over all steps: the firing rate, where neurons spike."""
+
+    def __init__(self) -> None:
+        self.sums: list[Tensor] = []
+        self.steps = 0
+
+    def add(self, state: Any) -> None:
+        cells = getattr(state, "cells", ())
+        now = [c[1].float().mean() for c in cells if c is not None and len(c) > 1]
+        self.sums = [a + b for a, b in zip(self.sums, now)] if self.sums else now
+        self.steps += 1
+
+    def mean(self) -> float:
+        return float(torch.stack(self.sums).mean() / self.steps) if self.sums else 0.0
+
+
+def as_weights(network: nn.Module, x: Tensor) -> Tensor:
+    """Inputs in the precision of the weights; token numbers as they are."""
+    return x if x.dtype == torch.int64 else x.to(next(network.parameters()).dtype)
+
+
+@torch.no_grad()
+def recalibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
+    """Take the norms' running statistics anew over whole sequences, as plain means: averaged weights have none of their own."""
+    found = norms(network)
+    momenta = [m.momentum for m in found]
+    for m in found:
+        m.reset_running_stats()
+        m.momentum = None
+    network.train()
+    for batch in batches:
+        state: Any = None
+        for t in range(batch.timesteps):
+            _, state = network(as_weights(network, batch.input(t)), state)
+    for m, momentum in zip(found, momenta):
+        m.momentum = momentum
+

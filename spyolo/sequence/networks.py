@@ -1,0 +1,122 @@
+"""From a config to a network for a task: convolutional cells, dense cells, a readout."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import torch
+from torch import nn
+
+from spyolo.errors import InputError
+from spyolo.neurons import SURROGATES, ALIFUnit, Cell, LIFUnit, LTCUnit, Readout, Stack, build_gate, dense_cell
+from spyolo.sequence.config import SequenceConfig
+from spyolo.sequence.tasks.base import Task
+
+SPIKING = ("ltc", "lif", "alif", "snu")
+LAYER = re.compile(r"(?:(\d+)c(\d+)|p(\d+))")
+
+
+def build_network(config: SequenceConfig, task: Task) -> Stack:
+    """The config's network with weights drawn from its seed.
+
+    Raises:
+        InputError: layers that make no sense for the task or the neurons.
+    """
+    torch.manual_seed(config.seed)
+    shape = task.inputs
+    cells: list[Cell] = []
+    pools: list[nn.Module] = []
+    if config.conv:
+        cells, pools, shape = conv_cells(config, shape)
+    elif len(shape) > 1:
+        raise InputError(f"task {config.task} shows pictures of {shape}: give conv, for example --conv 32c3-p2-64c3-p2")
+    features = config.embed if task.vocabulary else int(torch.tensor(shape).prod())
+    for size in config.hidden:
+        cell = dense_cell(config.cell, features, size, recurrent=config.recurrent, **unit_options(config))
+        before = [*pools, *([nn.Flatten()] if config.conv and features != size and len(shape) > 1 else [])]
+        if task.vocabulary and not cells:
+            before = [nn.Embedding(task.vocabulary, config.embed)]
+        if before:
+            cell.synapse = nn.Sequential(*before, cell.synapse)
+        cells.append(cell)
+        pools, shape, features = [], (size,), size
+    readout: nn.Module = Readout(features, task.outputs, config.readout, decay=config.readout_decay, reads=config.reads)
+    network = Stack(cells, readout)
+    if config.init == "xavier":
+        xavier(network)
+    if config.gate_bias:
+        bias_gates(network, config.gate_bias)
+    return network.to(getattr(torch, config.dtype))
+
+
+def unit_options(config: SequenceConfig) -> dict[str, Any]:
+    """What the config says of the neurons, as options of their unit; fields that the neuron does not have are left to its own values."""
+    if config.cell in ("lstm", "gru"):
+        return {}
+    chosen: dict[str, Any] = {}
+    if config.threshold is not None:
+        chosen["threshold"] = config.threshold
+    if config.surrogate is not None and config.cell != "ssnu":
+        chosen["surrogate"] = SURROGATES[config.surrogate]
+    if config.cell == "ltc":
+        chosen |= {"gate": config.gate, "adaptive": config.adaptive}
+    elif config.decay is not None:
+        chosen["decay" if "snu" in config.cell else "alpha"] = config.decay
+    return chosen
+
+
+def conv_cells(config: SequenceConfig, shape: tuple[int, ...]) -> tuple[list[Cell], list[nn.Module], tuple[int, ...]]:
+    """Cells of `conv`: convolution with "same" padding and a batch norm shared over the steps; a pooling takes the current of the layer
+    before it, as in the reference. Returns the cells, no left-over pooling, and the shape after them."""
+    if len(shape) != 3:
+        raise InputError(f"task {config.task} shows no pictures: conv does not go with it")
+    if config.cell not in ("ltc", "lif", "alif"):
+        raise InputError(f"convolutional layers are of ltc, lif or alif neurons, not of {config.cell}")
+    channels, height, width = shape
+    cells: list[Cell] = []
+    for word in config.conv.split("-"):
+        match = LAYER.fullmatch(word)
+        if not match:
+            raise InputError(f"conv: {word!r} is no layer; 32c3 is 32 channels 3x3, p2 a pooling")
+        if match[3]:
+            pool = int(match[3])
+            if not cells or pool < 1 or min(height, width) < pool:
+                raise InputError(f"conv: {word} does not fit: pictures are {height} x {width} here, and a convolution comes first")
+            cells[-1].synapse = nn.Sequential(*cells[-1].synapse, nn.MaxPool2d(pool))  # type: ignore[misc]
+            height, width = height // pool, width // pool
+            continue
+        out, kernel = int(match[1]), int(match[2])
+        if not out or kernel % 2 == 0:
+            raise InputError(f"conv: {word} needs channels and an odd kernel")
+        synapse = nn.Sequential(nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(out))
+        cells.append(Cell(synapse, conv_unit(config, out)))
+        channels = out
+    return cells, [], (channels, height, width)
+
+
+def conv_unit(config: SequenceConfig, channels: int) -> nn.Module:
+    chosen = {k: v for k, v in unit_options(config).items() if k not in ("gate", "adaptive")}
+    if config.cell == "ltc":
+        adaptation = build_gate(config.conv_gate, channels) if config.adaptive else None
+        return LTCUnit(build_gate(config.conv_gate, channels), adaptation_gate=adaptation, **chosen)
+    return (LIFUnit if config.cell == "lif" else ALIFUnit)(**chosen)
+
+
+@torch.no_grad()
+def xavier(network: nn.Module) -> None:
+    """Glorot uniform for every matrix and kernel, zero biases: the reference's."""
+    for m in network.modules():
+        if isinstance(m, nn.Linear | nn.Conv2d):
+            nn.init.xavier_uniform_(m.weight)
+            if m.bias is not None:
+                nn.init.zeros_(m.bias)
+
+
+@torch.no_grad()
+def bias_gates(network: nn.Module, bias: float) -> None:
+    """Start the membrane's gates of dense LTC neurons at this bias."""
+    for m in network.modules():
+        if isinstance(m, LTCUnit) and isinstance(getattr(m.gate, "linear", None), nn.Linear):
+            m.gate.linear.bias.fill_(bias)  # type: ignore[union-attr,operator]
+

@@ -1,0 +1,49 @@
+"""IDX, the format of MNIST and Fashion-MNIST: a magic number (type and number of dimensions), the sizes, the bytes; as it is or gzipped."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from spyolo.errors import InputError
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """uint8 array of the file's own shape.
+
+    Raises:
+        InputError: no such file, not this format, or cut off.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise InputError(f"{path}: not an IDX file of bytes (it starts with {data[:4]!r})")
+    begin = 4 + 4 * data[3]
+    shape = tuple(np.frombuffer(data[4:begin], ">u4").tolist())
+    if len(data) - begin != int(np.prod(shape)):
+        raise InputError(f"{path}: cut off or too long: {shape} bytes are announced, {len(data) - begin} are there")
+    return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
+
+
+def read_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """Pictures [N, H, W] and labels [N] of a folder that holds `<split>-images-idx3-ubyte` and `-labels-idx1-ubyte` (.gz or not).
+
+    Raises:
+        InputError: a file is missing or damaged, or the two are of different length.
+    """
+    found = []
+    for kind in ("images-idx3", "labels-idx1"):
+        name = f"{split}-{kind}-ubyte"
+        path = next((p for p in (folder / name, folder / f"{name}.gz") if p.is_file()), None)
+        if path is None:
+            raise InputError(f"{folder}: {name} (or {name}.gz) is missing")
+        found.append(read_idx(path))
+    pictures, labels = found
+    if len(pictures) != len(labels):
+        raise InputError(f"{folder}: {len(pictures)} pictures and {len(labels)} labels of {split}: the files do not belong together")
+    return pictures, labels

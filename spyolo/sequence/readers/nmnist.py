@@ -1,0 +1,72 @@
+"""N-MNIST: .bin files of 5 bytes an event, and the same events packed into arrays.
+
+An event: x, y (a byte each), then 24 bits big endian: the highest is the polarity, the rest microseconds. An event at y = 240 is none:
+it says that 2^13 microseconds passed without one that could be written.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from spyolo.errors import InputError
+from spyolo.sequence.readers.events import Events, checked
+
+SIDE = 34
+OVERFLOW_ROW, OVERFLOW = 240, 1 << 13
+
+
+def read_bin(path: Path, side: int = SIDE) -> Events:
+    """All events of a recording.
+
+    Raises:
+        InputError: cut off, of another sensor, or with a time that goes back.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    if len(data) % 5:
+        raise InputError(f"{path}: cut off: {len(data)} bytes are not a whole number of events of 5 bytes")
+    x, y, high, middle, low = data.reshape(-1, 5).astype(np.int64).T
+    t = (high & 0x7F) << 16 | middle << 8 | low
+    overflow = y == OVERFLOW_ROW
+    t = t + OVERFLOW * np.cumsum(overflow)
+    real = ~overflow
+    return checked(Events(t[real], x[real], y[real], high[real] >> 7), side, side, path)
+
+
+class Recordings:
+    """The recordings of one split, from arrays `<split>_x, _y, _p, _t, _offsets, _label` of an .npz file.
+
+    Raises:
+        InputError: no such file, arrays that are missing or of another length, offsets that leave the events.
+    """
+
+    def __init__(self, path: Path, split: str, side: int = SIDE) -> None:
+        self.path, self.split, self.side = path, split, side
+        try:
+            with np.load(path) as file:
+                self.t, self.x, self.y, self.p, self.offsets, self.label = (
+                    file[f"{split}_{k}"] for k in ("t", "x", "y", "p", "offsets", "label")
+                )
+        except KeyError as error:
+            raise InputError(f"{path}: the array {error.args[0].split()[0]} is missing") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: not readable as .npz ({error})") from None
+        lengths = {k: len(getattr(self, k)) for k in ("t", "x", "y", "p")}
+        if len(set(lengths.values())) > 1:
+            raise InputError(f"{path}: the arrays of the events of {split} differ in length: {lengths}")
+        if len(self.offsets) != len(self.label) + 1:
+            raise InputError(f"{path}: {split} has {len(self.label)} labels for {len(self.offsets) - 1} recordings")
+        if len(self.offsets) and (self.offsets[0] != 0 or self.offsets[-1] != len(self.t) or (np.diff(self.offsets) < 0).any()):
+            raise InputError(f"{path}: the offsets of {split} do not lead from 0 to its {len(self.t)} events")
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitem__(self, i: int) -> Events:
+        a, b = self.offsets[i], self.offsets[i + 1]
+        events = Events(*(v[a:b].astype(np.int64) for v in (self.t, self.x, self.y, self.p)))
+        return checked(events, self.side, self.side, f"{self.path}, {self.split} {i}")

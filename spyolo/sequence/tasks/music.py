@@ -1,0 +1,42 @@
+"""Next step of polyphonic music (Boulanger-Lewandowski et al., 2012): which of 88 keys sound, given all before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from spyolo.errors import InputError
+from spyolo.sequence.batch import Batch
+from spyolo.sequence.objectives import NLL
+from spyolo.sequence.readers.pianoroll import KEYS, read_rolls
+from spyolo.sequence.tasks.base import Task
+
+
+class Music(Task):
+    """Inputs [T, B, 88]: the chord before (silence before the first); targets [T, B, 88]: the chord. All chords are predicted."""
+
+    inputs, outputs, objective = (KEYS,), KEYS, NLL
+
+    def __init__(self, root: Path, name: str, seed: int = 0) -> None:
+        super().__init__(seed)
+        path = root / name if root.is_dir() else root
+        if not path.is_file():
+            raise InputError(f"{path}: no such file of piano rolls")
+        rolls = read_rolls(path)
+        self.pieces = {split: [torch.from_numpy(p) for p in rolls[split]] for split in ("train", "test")}
+        self.samples, self.tests = len(self.pieces["train"]), len(self.pieces["test"])
+
+    def train_batch(self, indices: list[int], epoch: int) -> Batch:
+        return self.rolls("train", indices)
+
+    def test_batch(self, indices: list[int]) -> Batch:
+        return self.rolls("test", indices)
+
+    def rolls(self, split: str, indices: list[int]) -> Batch:
+        pieces = [self.pieces[split][i] for i in indices]
+        targets = pad_sequence(pieces)
+        inputs = torch.cat([torch.zeros_like(targets[:1]), targets[:-1]])
+        lengths = torch.tensor([len(p) for p in pieces])
+        return Batch(inputs, targets, len(targets), lengths if len(pieces) > 1 else None)

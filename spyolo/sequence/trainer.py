@@ -1,0 +1,350 @@
+"""A run on sequences from its config to its folder. Written like the detector's trainer and of the same parts: run folder, checkpoints,
+order of samples, signals, optimizer.
+
+The state of a run is its position, the weights, what rule and optimizer remember, and (text) the neurons' state: a run that was killed
+goes on from its last checkpoint to the same weights, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from spyolo.errors import InputError
+from spyolo.files import held, write_whole
+from spyolo.learning import SequenceRule, build_rule, swapped
+from spyolo.neurons import detach, leaves, map_state, norms
+from spyolo.run_folder import Layout, Row, RunFolder
+from spyolo.running import EpochOrder, build_optimizer, choose_device, load_moments, moments, stop_on_signals
+from spyolo.sequence import engine
+from spyolo.sequence.batch import Batch
+from spyolo.sequence.config import SequenceConfig
+from spyolo.sequence.networks import SPIKING, build_network
+from spyolo.sequence.tasks import build_task
+from spyolo.tensors import save_tensors
+
+
+class SequenceTrainer:
+    """One run. `fit()` trains to the end (or to `max_minutes`, or to a signal) and returns whether the run is complete.
+
+    Args:
+        config: the run.
+        resume: go on from the run folder's last checkpoint, or from the start if it was killed before its first.
+        quiet: no progress bars.
+
+    Raises:
+        InputError: a run folder that already holds a run (without `resume`), data, network or rule that do not fit.
+    """
+
+    def __init__(self, config: SequenceConfig, *, resume: bool = False, quiet: bool = False) -> None:
+        self.config, self.quiet = config, quiet
+        self.task = build_task(config)
+        self.objective = self.task.objective
+        self.folder = RunFolder(config.out, layout(self.objective.metric))
+        if self.folder.has_checkpoint and not resume:
+            raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
+        self.device = choose_device(config.device)
+        self.network = build_network(config, self.task).to(self.device)
+        self.optimizer = build_optimizer(config, self.network)
+        self.parts = self.parts_of(self.task.timesteps) if self.task.timesteps else 0
+        self.rule = self.build_rule()
+        self.auxiliary = self.build_auxiliary()
+        self.epoch, self.batch = 0, 0
+        self.per_epoch = EpochOrder(self.task.samples, config.batch, 0, 0).per_epoch
+        self.history: list[Row] = []
+        self.best: float | None = None
+        self.meters = torch.zeros(2, dtype=torch.float64)
+        self.updates, self.seconds, self.stopping = 0, 0.0, False
+        self.state: Any = None  # of the neurons, where batches go on from one another
+        self.rule.after_update = self.count
+        self.found = self.folder.stamp()
+        if resume and self.folder.has_checkpoint:
+            self.load()
+
+    # ---- the story -------------------------------------------------------------------------------------------------------------------
+
+    def fit(self) -> bool:
+        """Train until done or told to stop. Returns True when the run is complete."""
+        self.started = self.saved = time.monotonic()
+        with held(self.folder.path), stop_on_signals(self):
+            if self.folder.stamp() != self.found:
+                raise InputError(f"{self.folder.path}: another process has trained here meanwhile; --resume it again")
+            self.folder.sweep()
+            write_whole(self.folder.config, self.config.to_yaml())
+            while self.epoch < self.config.epochs and not self.stopping:
+                self.run_epoch()
+                if self.batch < self.per_epoch:
+                    break
+                self.end_epoch()
+        self.folder.close()
+        return self.epoch >= self.config.epochs
+
+    def run_epoch(self) -> None:
+        """The rest of the present epoch's batches, saving now and then."""
+        began = time.monotonic()
+        title = f"epoch {self.epoch + 1}/{self.config.epochs}"
+        bar = tqdm(total=self.per_epoch, initial=self.batch, desc=title, disable=self.quiet, leave=False)
+        self.network.train()
+        for batch in self.batches():
+            self.set_rate()
+            log = self.learn(batch)
+            self.batch += 1
+            self.meters += torch.stack([log.loss, log.rate]).double().cpu()
+            self.check_and_show(bar)
+            stop = self.stopping or self.out_of_time()
+            if self.batch < self.per_epoch and (stop or time.monotonic() - self.saved > self.config.save_seconds):
+                self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
+                self.save()
+            if stop:
+                self.stopping = True
+                break
+        bar.close()
+        self.seconds += time.monotonic() - began
+
+    def learn(self, batch: Batch) -> engine.Log:
+        """One batch; the neurons' state is kept for the next one where it goes on from there."""
+        log = engine.train_batch(
+            self.rule, self.objective, batch, parts=self.parts_of(batch.timesteps), supervise=self.config.supervise,
+            auxiliary=self.auxiliary, state=None if batch.fresh else self.state,
+        )  # fmt: skip
+        self.state = detach(self.rule.state) if self.task.streams else None
+        return log
+
+    def end_epoch(self) -> None:
+        """Log the epoch, evaluate where due, save."""
+        self.rule.end_epoch()
+        loss, rate = (self.meters / self.per_epoch).tolist()
+        self.epoch, self.batch = self.epoch + 1, 0
+        row: Row = {"epoch": self.epoch, "updates": self.updates, "lr": self.optimizer.param_groups[0]["lr"], "loss": loss}
+        if self.config.cell in SPIKING:
+            row["firing_rate"] = rate
+        row["seconds"] = self.seconds
+        if self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs:
+            row |= self.evaluate()
+        self.history.append(row)
+        self.meters.zero_()
+        self.seconds, self.state = 0.0, None
+        self.folder.write_log(self.history)
+        self.folder.board(self.history)
+        self.folder.plot(self.history)
+        self.save()  # last: killed before it, the epoch's end is done again and writes the same
+        if not self.quiet:
+            metric = self.objective.metric
+            told = f"  {metric} {row[metric]:.4f}" if metric in row else ""
+            tqdm.write(f"epoch {self.epoch:>3}  loss {loss:.4f}{told}  {row['seconds']:.0f} s")
+
+    def evaluate(self) -> Row:
+        """Judge the chosen weights on the test; keep them as best.safetensors if they are."""
+        metric = self.objective.metric
+        with self.evaluated_weights():
+            size = self.config.eval_batch or self.config.batch
+            found = engine.evaluate(
+                self.network, self.objective, self.task.test_batches(size, self.config.test_limit), predict=self.config.predict,
+                device=self.device,
+            )  # fmt: skip
+            better = self.best is None or (found[metric] > self.best if self.objective.higher else found[metric] < self.best)
+            if better:
+                self.best = found[metric]
+                save_tensors(self.folder.best, self.network.state_dict(), self.told(found))
+        if self.config.cell not in SPIKING:
+            found.pop("test_rate")
+        return dict(found)
+
+    # ---- its parts -------------------------------------------------------------------------------------------------------------------
+
+    def batches(self) -> Iterator[Batch]:
+        """What is left of this epoch."""
+        order = EpochOrder(self.task.samples, self.config.batch, self.config.seed, self.epoch, self.batch)
+        size = self.config.batch
+        for i, indices in enumerate(order, self.batch):
+            chosen = list(range(i * size, (i + 1) * size)) if self.task.streams else indices
+            yield self.task.train_batch(chosen, self.epoch).to(self.device)
+
+    def build_rule(self) -> SequenceRule:
+        c = self.config
+        options: dict[str, Any] = {}
+        if c.rule == "fptt":
+            options = {"alpha": c.alpha, "form": c.form}
+        elif c.rule == "sltt":
+            options = {"steps": c.sltt_steps or None, "seed": c.seed}
+        elif c.rule == "eprop":
+            options = {"feedback": c.feedback}
+        elif c.rule == "ostl":
+            options = {"with_h": c.with_h}
+        return build_rule(
+            c.rule, self.network, self.optimizer, self.objective.loss, parts=c.parts or None, mean=c.mean, clip=c.clip or None, **options
+        )
+
+    def build_auxiliary(self) -> Any:
+        """Kag & Saligrama's loss for labels that come at the end."""
+        if self.config.supervise != "auxiliary":
+            return None
+        if self.objective.metric != "accuracy" or not self.parts:
+            raise InputError(f"supervise auxiliary needs classes and sequences of one length, which {self.config.task} does not have")
+        from spyolo.learning import AuxiliaryLoss  # type: ignore[attr-defined]
+
+        return AuxiliaryLoss(self.task.outputs, self.parts).to(self.device)
+
+    def parts_of(self, timesteps: int) -> int:
+        """Updates of a sequence of that length."""
+        habit = timesteps if self.config.rule == "fptt" else 1
+        if self.config.parts > timesteps:
+            raise InputError(f"parts ({self.config.parts}) cannot exceed the steps of a sequence ({timesteps})")
+        return self.config.parts or habit
+
+    def count(self) -> None:
+        self.updates += 1
+
+    def set_rate(self) -> None:
+        """A cosine from `lr` down to `lr_final` of it: a function of the position alone."""
+        c = self.config
+        done = (self.epoch + self.batch / self.per_epoch) / c.epochs
+        for group in self.optimizer.param_groups:
+            group["lr"] = c.lr * (c.lr_final + (1 - c.lr_final) * (1 + math.cos(math.pi * done)) / 2)
+
+    def check_and_show(self, bar: Any) -> None:
+        """Comes before every save, so that a checkpoint is always good."""
+        loss = float(self.meters[0]) / self.batch
+        if not math.isfinite(loss):
+            raise InputError(
+                f"the loss is not finite in epoch {self.epoch + 1} near batch {self.batch}; the last good checkpoint is "
+                f"{self.folder.last}; a lower --lr or a lower --clip usually mends it"
+            )
+        bar.update()
+        bar.set_postfix(loss=f"{loss:.4f}")
+
+    def out_of_time(self) -> bool:
+        return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started
+
+    @contextmanager
+    def evaluated_weights(self) -> Iterator[None]:
+        """Inside, the network holds the weights that are evaluated, with norm statistics of their own where asked for."""
+        update = self.rule.update
+        buffers = {k: v.clone() for k, v in self.network.named_buffers()}
+        with swapped(update.weights, update.average if self.config.weights_of == "average" else update.weights):
+            try:
+                if self.config.recalibrate and norms(self.network):
+                    order = EpochOrder(self.task.samples, self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
+                    engine.recalibrate(self.network, (self.task.train_batch(i, 0).to(self.device) for i in order))
+                yield
+            finally:
+                for k, v in self.network.named_buffers():
+                    v.copy_(buffers[k])
+                self.network.train()
+
+    def told(self, metrics: dict[str, float]) -> dict[str, Any]:
+        notes = {"epoch": self.epoch, "weights_of": self.config.weights_of, "metrics": metrics}
+        return {"format": "spyolo-sequence-1", "config": self.config.to_dict(), "notes": notes}
+
+    # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """The whole state of the run, atomically."""
+        names = self.weight_names()
+        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.network.state_dict().items()}
+        for kind, values in self.rule.update.state_dict().items():
+            tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
+        tensors |= {f"rule.{k}": v for k, v in self.rule_state().items()}
+        if self.auxiliary is not None:
+            tensors |= {f"auxiliary.{k}": v for k, v in self.auxiliary.state_dict().items()}
+        tensors |= {f"neurons.{i}": v for i, v in enumerate(leaves(self.state))}
+        tensors |= moments(self.optimizer, names) | {"meters": self.meters}
+        position = {
+            "epoch": self.epoch, "batch": self.batch, "per_epoch": self.per_epoch, "updates": self.updates, "best": self.best,
+            "seconds": self.seconds,
+        }  # fmt: skip
+        save_tensors(self.folder.last, tensors, self.told({}) | {"position": position, "history": self.history}, keep=self.folder.previous)
+        self.saved = time.monotonic()
+
+    def rule_state(self) -> dict[str, Tensor]:
+        """What a rule keeps besides its update: e-prop's feedback weights."""
+        return dict(self.rule.state_dict()) if hasattr(self.rule, "state_dict") else {}
+
+    def weight_names(self) -> list[str]:
+        """Names of the trained weights in the optimizer's order."""
+        by_id = {id(p): name for name, p in self.network.named_parameters()}
+        return [by_id[id(w)] for w in self.rule.update.weights]
+
+    def load(self) -> None:
+        """Take up the run where its last checkpoint left it."""
+        tensors, metadata = self.folder.load_last()
+        try:
+            position, learning = json.loads(metadata["position"]), json.loads(metadata["config"])["learning"]
+            self.check_same_run(position, learning)
+            names = self.weight_names()
+            self.network.load_state_dict(under("model.", tensors))
+            with torch.no_grad():
+                for kind, values in self.rule.update.state_dict().items():
+                    for name, v in zip(names, values):
+                        v.copy_(tensors[f"{kind}.{name}"])
+            if self.rule_state():
+                self.rule.load_state_dict(under("rule.", tensors))  # type: ignore[attr-defined]
+            if self.auxiliary is not None:
+                self.auxiliary.load_state_dict(under("auxiliary.", tensors))
+            load_moments(self.optimizer, tensors, names)
+            self.meters.copy_(tensors["meters"])
+            self.load_neurons(under("neurons.", tensors))
+        except InputError:
+            raise
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
+        self.epoch, self.batch, self.updates, self.best, self.seconds = (
+            position[k] for k in ("epoch", "batch", "updates", "best", "seconds")
+        )
+        self.history = json.loads(metadata["history"])
+
+    def load_neurons(self, kept: dict[str, Tensor]) -> None:
+        """The neurons' state in the middle of a text: its tensors put into the tree that one step makes."""
+        if not kept:
+            return
+        with torch.no_grad():
+            first = self.task.train_batch(list(range(self.config.batch)), 0).to(self.device)
+            _, tree = self.network(engine.as_weights(self.network, first.input(0)), None)
+        values = iter([kept[str(i)].to(self.device) for i in range(len(kept))])
+        self.state = map_state(lambda _: next(values), tree)
+
+    def check_same_run(self, position: dict[str, Any], learning: dict[str, Any]) -> None:
+        for name in ("rule", "optimizer"):
+            if learning[name] != getattr(self.config, name):
+                raise InputError(f"{self.folder.last} is of {name} {learning[name]}; to learn with another, start a new run")
+        if position["batch"] and position["per_epoch"] != self.per_epoch:
+            raise InputError(
+                f"{self.folder.last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; batch and limit can be "
+                "changed between two epochs only"
+            )
+
+
+def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def layout(metric: str) -> Layout:
+    """What a run on sequences logs."""
+    return Layout(
+        ("epoch", "updates", "lr", "loss", "firing_rate", "seconds", metric, "test_loss", "test_rate"),
+        (metric, "test_loss", "test_rate"),
+        ((("loss",), "training loss"), ((metric,), f"{metric} on the test"), (("firing_rate", "test_rate"), "firing rate"),
+         (("lr",), "learning rate")),
+    )  # fmt: skip
+
+
+def describe(trainer: SequenceTrainer) -> str:
+    """What is about to run, in two lines."""
+    c, task = trainer.config, trainer.task
+    count = sum(p.numel() for p in trainer.network.parameters())
+    steps = f"{task.timesteps} steps" if task.timesteps else "steps as they come"
+    told = dataclasses.asdict(c.learning)
+    return (
+        f"{c.task}: {task.samples} training sequences of {steps}, judged by {task.objective.metric}\n"
+        f"{c.cell} network of {count:,} parameters, {c.rule}, {told['optimizer']}, seed {c.seed}, on {trainer.device}"
+    )

@@ -34,6 +34,8 @@ def build_network(config: SequenceConfig, task: Task) -> Stack:
     features = config.embed if task.vocabulary else int(torch.tensor(shape).prod())
     for size in config.hidden:
         cell = dense_cell(config.cell, features, size, recurrent=config.recurrent, **unit_options(config))
+        if "snu" in config.cell:
+            cell.synapse.register_parameter("bias", None)  # the unit has one: its threshold
         before = [*pools, *([nn.Flatten()] if config.conv and features != size and len(shape) > 1 else [])]
         if task.vocabulary and not cells:
             before = [nn.Embedding(task.vocabulary, config.embed)]

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from spyolo.errors import InputError
 from spyolo.files import held, write_whole
-from spyolo.learning import SequenceRule, build_rule, swapped
+from spyolo.learning import AuxiliaryLoss, SequenceRule, build_rule, swapped
 from spyolo.neurons import detach, leaves, map_state, norms
 from spyolo.run_folder import Layout, Row, RunFolder
 from spyolo.running import EpochOrder, build_optimizer, choose_device, load_moments, moments, stop_on_signals
@@ -190,8 +190,6 @@ class SequenceTrainer:
             return None
         if self.objective.metric != "accuracy" or not self.parts:
             raise InputError(f"supervise auxiliary needs classes and sequences of one length, which {self.config.task} does not have")
-        from spyolo.learning import AuxiliaryLoss  # type: ignore[attr-defined]
-
         return AuxiliaryLoss(self.task.outputs, self.parts).to(self.device)
 
     def parts_of(self, timesteps: int) -> int:

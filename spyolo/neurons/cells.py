@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.neurons.fused import fused_ltc_step
+from spyolo.neurons.fused_adaptive import fused_adaptive_step
 from spyolo.neurons.gated import GRUUnit, LSTMUnit
 from spyolo.neurons.gates import ConvGate, StaticGate, build_gate
 from spyolo.neurons.lif import ALIFState, LIFState, alif_step, lif_step
@@ -33,7 +34,7 @@ class LTCUnit(nn.Module):
         detach_reset: keep the gradient out of the reset.
         start: membrane before the first step, `zeros` or `uniform` (U(0, 1) from `seed`, the reference's).
         b_start: adaptation before the first step (the reference: b_j0 in its MNIST and DVS models, 0 in its CNNs).
-        fused: without adaptation, take the whole step in one pass (`fused_ltc_step`); False follows `ltc_step` operation by operation.
+        fused: take the whole step in one pass (`fused_ltc_step`, `fused_adaptive_step`); False follows `ltc_step` operation by operation.
     """
 
     def __init__(
@@ -66,10 +67,18 @@ class LTCUnit(nn.Module):
 
     def forward(self, current: Tensor, state: LTCState | None) -> tuple[Tensor, LTCState]:
         """No state: neurons at rest. Where rest is zero, the fused step then spares all that has to do with the membrane before."""
-        fused = self.fused and self.adaptation_gate is None and not torch.compiler.is_compiling()  # an export shall see plain operations
-        if state is None and not (fused and self.start == "zeros" and isinstance(self.gate, ConvGate | StaticGate)):
+        adaptive = self.adaptation_gate is not None
+        fused = self.fused and not torch.compiler.is_compiling()  # an export shall see plain operations
+        if state is None and not (fused and not adaptive and self.start == "zeros" and isinstance(self.gate, ConvGate | StaticGate)):
             state = self.initial_state(current)
         logit = self.gate(current, None if state is None else state.u)
+        if fused and adaptive:
+            assert state is not None and self.adaptation_gate is not None
+            state = fused_adaptive_step(
+                current, logit, self.adaptation_gate(current, state.b), state, threshold=self.threshold, beta=self.beta,
+                detach_reset=self.detach_reset, surrogate=self.surrogate,
+            )  # fmt: skip
+            return state.s, state
         if fused:
             state = fused_ltc_step(
                 current, logit, state, threshold=self.threshold, detach_reset=self.detach_reset, surrogate=self.surrogate
@@ -170,7 +179,11 @@ class Cell(nn.Module):
         recurrent = None
         if self.recurrent is not None:
             sent = state[getattr(self.unit, "transmits", 1)]  # the output of the step before: field 1, unless the unit says otherwise
-            recurrent = self.recurrent(sent.to(current.dtype))
+            sent = sent.to(current.dtype)
+            plain = type(self.recurrent) is nn.Linear and self.recurrent.bias is None and not hasattr(self.unit, "combine")
+            if plain and current.dim() == 2:
+                return torch.addmm(current, sent, self.recurrent.weight.T)  # the sum without a pass of its own
+            recurrent = self.recurrent(sent)
         if hasattr(self.unit, "combine"):  # GRU: its two currents are not simply added
             return self.unit.combine(current, recurrent)
         return current if recurrent is None else current + recurrent

@@ -67,14 +67,14 @@ def sum_kernel(current: Tensor, u: Tensor) -> Tensor:
     return (current + u).to(current.dtype)
 
 
-KERNELS = (forward_kernel, backward_kernel, sum_kernel)
+KERNELS: list[Kernel] = [forward_kernel, backward_kernel, sum_kernel]  # `fused_adaptive` adds its own
 FORWARD, BACKWARD, SUM = range(3)
 
 
 @functools.cache
 def kernels(compiled: bool) -> tuple[Kernel, ...]:
     """The functions, compiled for any length, or as they are."""
-    return tuple(torch.compile(kernel, dynamic=True) for kernel in KERNELS) if compiled else KERNELS
+    return tuple(torch.compile(kernel, dynamic=True) if compiled else kernel for kernel in KERNELS)
 
 
 class Compiling:

@@ -36,9 +36,9 @@ def boxed(image: np.ndarray, found: Detections, classes: Sequence[str], scores: 
 
 def figure(width: float, height: float) -> tuple[Figure, Any]:
     """An empty figure in inches, and its axes."""
-    drawn = Figure(figsize=(width, height), facecolor="none", layout="constrained", dpi=110)
+    drawn = Figure(figsize=(width, height), facecolor="none", layout="constrained", dpi=150)  # dense: readable on phones
     axes = drawn.add_subplot(facecolor="none")
-    axes.tick_params(colors=INK, labelsize=9)
+    axes.tick_params(colors=INK, labelsize=8)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(INK)
@@ -57,45 +57,43 @@ def strip(sight: Sight, classes: Sequence[str]) -> list[tuple[np.ndarray, str]]:
     ]
 
 
-def spike_maps(sight: Sight, layers: Sequence[str], side: int = 150, gap: int = 6, left: int = 190) -> np.ndarray | None:
+def spike_maps(sight: Sight, layers: Sequence[str], side: int = 150, gap: int = 6, head: int = 22) -> np.ndarray | None:
     """One row a layer, one column a step: brighter where more of the layer's channels fired. RGBA, None without layers."""
     chosen = [name for name in layers if name in sight.maps]
     if not chosen:
         return None
-    steps = len(sight.steps)
-    sheet = Image.new("RGBA", (left + steps * (side + gap), 24 + len(chosen) * (side + gap)))
+    steps, row_height = len(sight.steps), head + side + gap
+    sheet = Image.new("RGBA", (max(steps * (side + gap), 2 * side), len(chosen) * row_height + head))
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for t in range(steps):
-        pen.text((left + t * (side + gap) + side // 2, 10), f"step {t + 1}", fill=INK, font=font, anchor="mm")
     for row, name in enumerate(chosen):
-        values = sight.maps[name].astype(np.float32)
-        top = 24 + row * (side + gap)
-        rate = np.mean(sight.rates[name])
-        pen.multiline_text((left - 10, top + side // 2), f"{name}\n{rate:.1%} firing", fill=INK, font=font, anchor="rm", align="right")
+        values, top = sight.maps[name].astype(np.float32), row * row_height
+        pen.text((0, top + head // 2), f"{name}: {np.mean(sight.rates[name]):.1%} firing", fill=INK, font=font, anchor="lm")
         brightest = max(float(values.max()), 1e-6)
         for t in range(steps):
             coloured = (colormaps["inferno"](values[t] / brightest)[..., :3] * 255).astype(np.uint8)
             tile = Image.fromarray(coloured).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(tile, (left + t * (side + gap), top))
+            sheet.paste(tile, (t * (side + gap), top + head))
+    for t in range(steps):
+        pen.text((t * (side + gap) + side // 2, len(chosen) * row_height + head // 2), f"step {t + 1}", fill=INK, font=font, anchor="mm")
     return np.asarray(sheet)
 
 
 def rate_bars(sight: Sight) -> Figure:
     """Firing rate of every layer, in the order in which the picture passes through them."""
     names = list(sight.rates)
-    drawn, axes = figure(8, max(1.6, 0.3 * len(names) + 0.6))
+    drawn, axes = figure(5.5, max(1.4, 0.22 * len(names) + 0.5))
     for k, name in enumerate(names):
         axes.barh(k, 100 * np.mean(sight.rates[name]), color="#e8743b", height=0.62)
         axes.plot(100 * np.array(sight.rates[name]), [k] * len(sight.steps), "o", color="#3b82c4", markersize=4)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()
-    axes.set_xlabel("neurons that fire in a time step, % (bar: mean; dots: each step)")
+    axes.set_xlabel("neurons that fire in a time step, %\n(bar: mean; dots: each step)", fontsize=8)
     return drawn
 
 
 def membrane(seen: Trace, steps: int) -> Figure:
     """Membrane potentials over time; a dot on the dashed line is a spike."""
-    drawn, axes = figure(8, 3.2)
+    drawn, axes = figure(5.5, 2.8)
     time = np.arange(1, len(seen.u) + 1)
     for k, channel in enumerate(seen.channels):
         (line,) = axes.plot(time, seen.u[:, k], marker=".", linewidth=1.4, label=f"neuron {channel}")
@@ -104,25 +102,27 @@ def membrane(seen: Trace, steps: int) -> Figure:
     axes.axhline(seen.threshold, color=INK, linestyle="--", linewidth=1)
     axes.axvspan(0.5, steps + 0.5, color=INK, alpha=0.15, linewidth=0)
     axes.set_xlim(0.5, len(time) + 0.5)
-    axes.set_xlabel(f"time step (shaded: the {steps} used for the boxes; dots at the dashed threshold: spikes)")
-    axes.set_ylabel("membrane potential u")
-    axes.legend(fontsize=8, frameon=False, labelcolor=INK, ncols=len(seen.channels), loc="upper center", bbox_to_anchor=(0.5, 1.18))
+    axes.set_xlabel(f"time step (shaded: the {steps} used for the boxes)\ndots at the dashed threshold: the neuron fired", fontsize=8)
+    axes.set_ylabel("membrane potential u", fontsize=8)
+    axes.legend(fontsize=7, frameon=False, labelcolor=INK, ncols=len(seen.channels), loc="upper center", bbox_to_anchor=(0.5, 1.18))
     return drawn
 
 
 def loss_curve(losses: Sequence[float]) -> Figure:
     """Loss after each online update."""
-    drawn, axes = figure(6, 2.4)
+    drawn, axes = figure(4.4, 2.0)
     axes.plot(range(1, len(losses) + 1), losses, color="#e8743b", linewidth=1.6, marker="." if len(losses) < 40 else None)
-    axes.set_xlabel("update")
-    axes.set_ylabel("loss")
+    axes.set_xlabel("update", fontsize=8)
+    axes.set_ylabel("loss", fontsize=8)
     axes.set_ylim(bottom=0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     return drawn
 
 
 def energy_html(energy: dict[str, Any], spiking: bool) -> str:
     """Bars of energy a picture, and the firing rate."""
-    bars = [("Everything that runs", energy["total_mj"], "#e8743b"), ("ANN twin, same layers", energy.get("ann_twin_mj"), "#8a8f98")]
+    twin = energy.get("ann_twin_mj")
+    bars = [("Everything that runs", energy["total_mj"], "#e8743b"), ("Ordinary network of this shape", twin, "#8a8f98")]
     if spiking:
         bars.insert(0, ("Synapses only", energy["synaptic_mj"], "#3b82c4"))
     longest = max(value or 0 for _, value, _ in bars) or 1.0
@@ -133,9 +133,14 @@ def energy_html(energy: dict[str, Any], spiking: bool) -> str:
         if value is not None
     )
     steps = energy["timesteps"]
-    rate = f"{100 * energy['firing_rate']:.1f} % of the neurons fired in a time step · " if spiking else ""
-    times = f"{energy['ann_twin_mj'] / energy['total_mj']:.1f} times less than the ANN twin" if energy.get("ann_twin_mj") else ""
-    if times and energy["ann_twin_mj"] < energy["total_mj"]:
-        times = f"{energy['total_mj'] / energy['ann_twin_mj']:.1f} times as much as the ANN twin"
-    note = f"{rate}{times} after {steps} step{'' if steps == 1 else 's'}. Computed for a 45 nm chip, not measured on this computer."
-    return f'<div class="meter" id="meter"><div class="meter-grid">{lines}</div><div class="meter-note">{escape(note)}</div></div>'
+    rate = f"{100 * energy['firing_rate']:.1f} % of the neurons fired in a time step. " if spiking else ""
+    times = ""
+    if twin:
+        less, more = twin / energy["total_mj"], energy["total_mj"] / twin
+        times = f"{less:.1f} times less than" if less >= 1 else f"{more:.1f} times as much as"
+        times = f"After {steps} step{'' if steps == 1 else 's'}, {times} the ordinary network (its ANN twin). "
+    note = f"{rate}{times}Computed for a 45 nm chip, not measured on this computer."
+    return (
+        f'<div class="meter" id="meter"><div class="meter-title">Energy for this picture</div><div class="meter-grid">{lines}</div>'
+        f'<div class="meter-note">{escape(note)}</div></div>'
+    )

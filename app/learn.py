@@ -20,6 +20,7 @@ from spyolo.drawing import contact_sheet, draw_boxes
 from spyolo.errors import InputError
 from spyolo.predictor import Predictor
 
+from .examples import Examples, offer
 from .figures import boxed, loss_curve
 from .models import Models
 from .parts import TOLD_APART, by_path, read_upload, shown, told
@@ -67,7 +68,7 @@ class Desk:
 class LearnTab:
     """Builds the tab and answers its events; weights are saved into `save_to`."""
 
-    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, examples: list[str], save_to: Path) -> None:
+    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, examples: Examples, save_to: Path) -> None:
         self.models, self.sessions, self.chosen, self.save_to = models, sessions, chosen, save_to
         gr.Markdown(STEPS)
         with gr.Row():
@@ -77,13 +78,14 @@ class LearnTab:
                         label="A picture", type="filepath", sources=["upload", "webcam", "clipboard"], height=200, elem_id="learn-picture"
                     )
                 )
-                gr.Examples(examples, self.upload, label="or one of these", cache_examples=False)
-                known = list(models.load(models.first).classes)
+                first = models.load(models.first)
+                self.examples = offer(examples, self.upload, first.drawn)
+                known = list(first.classes)
                 self.name = gr.Dropdown(
                     known, value=known[0], label="Name of the thing", info="or type a new one", allow_custom_value=True,
                     elem_id="learn-name",
                 )  # fmt: skip
-                self.board = shown("Click two corners", 340, "board")
+                self.board = shown("Click two opposite corners of the thing", 340, "board")
                 with gr.Row():
                     self.unbox = gr.Button("Take back last box", size="sm", elem_id="unbox")
                     self.clear = gr.Button("Start over", size="sm", elem_id="start-over")

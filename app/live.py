@@ -20,12 +20,18 @@ from spyolo.outputs import VideoFile
 from spyolo.predictor import Predictor
 from spyolo.sources import VideoInfo, video_frames, video_info
 
+from .examples import Examples, offer
 from .figures import boxed
 from .models import Model, Models
-from .parts import TOLD_APART, by_path, predictor_for, read_upload, shown, threshold_sliders, told, without_folders
+from .parts import MOST_STEPS, TOLD_APART, by_path, predictor_for, read_upload, shown, threshold_sliders, told, without_folders
 from .sessions import Session, Sessions
 
-CARRIED, FRESH = "Carry the state over (a step or a few a frame)", "Fresh state every frame (T steps)"
+CARRIED, FRESH = "Remember: carry the neurons' state over", "Forget: a fresh state every frame"
+LEAD = """Neurons that remember need **one time step a frame**: what they saw before helps with what comes next. Compare it with starting
+anew every frame (below)."""
+STEPS_INFO = "one is enough to remember; starting anew takes as many as a picture does (T)"
+VIDEO_API = """Find objects in a video. Give the video, confidence (0..1), overlap (IoU, 0..1), what happens from one frame to the next,
+time steps a frame (1..16) and a model's name. Yields previews; the last answer holds the annotated video (WebM) and a message."""
 LARGEST_FRAME = 960
 MOST_FRAMES = 3000
 PREVIEW_EVERY = 0.4  # seconds
@@ -34,6 +40,17 @@ STREAM_LIMIT = 3600  # seconds a camera may run before it is asked to start agai
 CAMERAS = 8  # at once; the next one waits
 FRAMES_KEPT = 6  # pictures of a stream that stay for a browser that is slow to fetch them
 LOST = "⚠️ No picture from the camera. Is it still connected? Press the record button to start again."
+
+
+GONE = '<div id="camera-gone" hidden>⚠️ The camera is gone. Plug it in again and reload this page.</div>'
+WATCH_CAMERA = """() => setInterval(() => {
+    const camera = document.querySelector('#camera'), tracks = camera?.querySelector('video')?.srcObject?.getVideoTracks() ?? [];
+    const recording = camera?.querySelector('[title="stop recording"]'), note = document.querySelector('#camera-gone');
+    if (recording && tracks.length && tracks.every(track => track.readyState === 'ended')) {
+        recording.closest('button').click();  // or the last picture would be sent over and over
+        note.hidden = false;
+    } else if (recording && note) note.hidden = true;
+}, 500)"""
 
 
 @dataclass
@@ -84,24 +101,32 @@ class Stream:
 class LiveTab:
     """Builds the tab and answers its events."""
 
-    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, example: str) -> None:
+    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, examples: Examples) -> None:
         self.models, self.sessions, self.chosen = models, sessions, chosen
-        with gr.Row():
-            with gr.Column(scale=4, min_width=300):
-                self.mode = gr.Radio([CARRIED, FRESH], value=CARRIED, label="Between frames", elem_id="mode")
-                self.steps = gr.Slider(
-                    1, 8, 1, step=1, label="Steps", elem_id="live-steps",
-                    info="a frame, state carried over; fresh: T, each frame from rest",
-                )  # fmt: skip
-            with gr.Column(scale=4, min_width=300):
-                self.confidence, self.iou = threshold_sliders("live")
+        self.first = models.load(models.first)
+        with gr.Row(), gr.Column():
+            gr.Markdown(LEAD)
         with gr.Tabs(elem_id="live-tabs"):
             with gr.Tab("Webcam"):
-                self._webcam()
+                camera, camera_out = self._webcam()
             with gr.Tab("Video file"):
-                self._video(example)
+                upload, run, stop, video_out = self._video(examples)
+        with gr.Row():
+            with gr.Column(scale=4, min_width=300):
+                self.mode = gr.Radio([CARRIED, FRESH], value=CARRIED, label="From one frame to the next", elem_id="mode")
+                self.steps = gr.Slider(1, MOST_STEPS, 1, step=1, label="Time steps a frame", info=STEPS_INFO, elem_id="live-steps")
+            with gr.Column(scale=4, min_width=300):
+                self.confidence, self.iou = threshold_sliders("live")
+        asked = [self.confidence, self.iou, self.mode, self.steps, chosen]
+        camera.stream(
+            self.frame, [camera, *asked], camera_out, stream_every=0.05, time_limit=STREAM_LIMIT, concurrency_limit=CAMERAS,
+            show_progress="hidden", **TOLD_APART,
+        )  # fmt: skip
+        going = run.click(self.film, [upload, *asked], video_out, concurrency_limit=2, api_name="video", api_description=VIDEO_API)
+        stop.click(lambda: "Stopped.", None, video_out[-1], cancels=[going], **TOLD_APART)
+        self.mode.input(self.usual_steps, [self.mode, chosen], self.steps, show_progress="hidden", **TOLD_APART)
 
-    def _webcam(self) -> None:
+    def _webcam(self) -> tuple[gr.Image, list[Any]]:
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 options = gr.WebcamOptions(mirror=False, constraints={"video": {"width": {"ideal": 640}, "height": {"ideal": 480}}})
@@ -111,21 +136,19 @@ class LiveTab:
                         elem_id="camera",
                     )
                 )
-                gr.Markdown("Allow the camera, then press the record button. Browsers give a camera only to localhost or HTTPS.")
+                gr.HTML(GONE)
+                gr.Markdown("Allow the camera, then press *Record*. Browsers give a camera only to localhost or HTTPS.")
             with gr.Column(scale=6, min_width=300):
                 seen = shown("What the network sees", 400, "camera-seen", format="jpeg")
                 tiles = gr.HTML(elem_id="camera-tiles")
                 message = gr.Markdown(elem_id="camera-message")
-        camera.stream(
-            self.frame, [camera, self.confidence, self.iou, self.mode, self.steps, self.chosen], [seen, tiles, message],
-            stream_every=0.05, time_limit=STREAM_LIMIT, concurrency_limit=CAMERAS, show_progress="hidden", **TOLD_APART,
-        )  # fmt: skip
+        return camera, [seen, tiles, message]
 
-    def _video(self, example: str) -> None:
+    def _video(self, examples: Examples) -> tuple[gr.Video, gr.Button, gr.Button, list[Any]]:
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
                 upload = by_path(gr.Video(label="Your video", sources=["upload"], height=260, elem_id="video"))
-                gr.Examples([example], upload, label="or this one, drawn for trying out", cache_examples=False)
+                self.examples = offer(examples, upload, self.first.drawn, video=True)
                 with gr.Row():
                     run = gr.Button("Find objects", variant="primary", elem_id="video-run")
                     stop = gr.Button("Stop", elem_id="video-stop")
@@ -134,9 +157,12 @@ class LiveTab:
                 tiles = gr.HTML(elem_id="video-tiles")
                 message = gr.Markdown(elem_id="video-message")
                 result = gr.Video(label="Annotated video", interactive=False, height=300, elem_id="video-result")
-        asked = [upload, self.confidence, self.iou, self.mode, self.steps, self.chosen]
-        going = run.click(self.film, asked, [seen, tiles, result, message], concurrency_limit=2, api_name="video")
-        stop.click(lambda: "Stopped.", None, message, cancels=[going], **TOLD_APART)
+        return upload, run, stop, [seen, tiles, result, message]
+
+    @told(1)
+    def usual_steps(self, mode: str, name: str) -> int:
+        """One step a frame with the state carried over; as many as for a picture without."""
+        return self.models.load(name).info.timesteps if mode == FRESH else 1
 
     def asked_for(self, name: str, confidence: float, iou: float, mode: str, steps: float) -> tuple[Model, Predictor, int]:
         """The model, how it is asked, and the steps a frame."""

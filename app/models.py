@@ -220,8 +220,10 @@ def about(model: Model, photographs: bool = True) -> str:
     """A few plain sentences on a model. `photographs`: whether the page offers any model trained on them."""
     info, ap = model.info, accuracy(model.info)
     names = ", ".join(info.classes[:8]) + (f" and {len(info.classes) - 8} more" if len(info.classes) > 8 else "")
-    good = f" AP50 {ap:.2f} on {info.metrics.get('split', 'held-out')} pictures." if ap is not None else ""
-    text = f"Finds **{names}**. Looks at {info.size} x {info.size} pixels for {info.timesteps} time steps.{good}"
+    split = "held-out drawn" if model.drawn else info.metrics.get("split", "held-out")
+    good = f" Accuracy (AP50, 1 is perfect): {ap:.2f} on {split} pictures." if ap is not None else ""
+    steps = f"{info.timesteps} time step{'' if info.timesteps == 1 else 's'}"
+    text = f"Finds **{names}**. Looks at {info.size} x {info.size} pixels for {steps}.{good}"
     if model.drawn:
         text += " **It was trained on drawn shapes, not on photographs:** try it with the drawn pictures; on photographs it finds nothing."
         text += " Choose another model for photographs." if photographs else " No model trained on photographs is here yet."

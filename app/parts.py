@@ -117,9 +117,10 @@ def shown(title: str, height: int, elem_id: str, **how: Any) -> gr.Image:
 
 def threshold_sliders(prefix: str) -> tuple[gr.Slider, gr.Slider]:
     """Confidence and overlap."""
+    sure, overlap = "boxes that the network is less sure of are hidden", "of two boxes that overlap by more than this, only one stays"
     return (
-        gr.Slider(0.05, 0.95, 0.3, step=0.05, label="Confidence", info="boxes less sure are hidden", elem_id=f"{prefix}-confidence"),
-        gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Overlap (IoU)", info="of boxes closer than this, one stays", elem_id=f"{prefix}-iou"),
+        gr.Slider(0.05, 0.95, 0.3, step=0.05, label="Confidence", info=sure, elem_id=f"{prefix}-confidence"),
+        gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Overlap (IoU)", info=overlap, elem_id=f"{prefix}-iou"),
     )
 
 

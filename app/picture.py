@@ -11,6 +11,7 @@ import gradio as gr
 from spyolo.errors import InputError
 
 from . import figures
+from .examples import Examples, offer
 from .insight import Sight, trace, watch
 from .models import Models
 from .parts import MOST_STEPS, TOLD_APART, by_path, listed, predictor_for, read_upload, shown, threshold_sliders, told
@@ -38,7 +39,7 @@ class PictureTab:
         examples: pictures offered below the drop zone.
     """
 
-    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, examples: list[str]) -> None:
+    def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, examples: Examples) -> None:
         self.models, self.sessions, self.chosen = models, sessions, chosen
         first = models.load(models.first)
         with gr.Row():
@@ -46,7 +47,7 @@ class PictureTab:
                 self.upload = by_path(
                     gr.Image(label="Your picture", type="filepath", sources=["upload", "clipboard"], height=260, elem_id="picture")
                 )
-                gr.Examples(examples, self.upload, label="or one of these, drawn for trying out", cache_examples=False)
+                self.examples = offer(examples, self.upload, first.drawn)
                 self.confidence, self.iou = threshold_sliders("picture")
                 self.steps = gr.Slider(
                     1, MOST_STEPS, first.info.timesteps, step=1, label="Time steps (T)", elem_id="picture-steps",
@@ -67,9 +68,10 @@ class PictureTab:
         with gr.Tabs(elem_id="inside"):
             with gr.Tab("Spikes"):
                 self.layers = gr.Dropdown(
-                    [], multiselect=True, label="Layers", info="from the first layer to the last; brighter: more neurons fired there",
+                    [], multiselect=True, label="Layers", info="a row each below, from the eye to the decision",
                     elem_id="layers",
                 )  # fmt: skip
+                gr.Markdown("Each square is the picture as one layer sees it: bright where many of its neurons fired, black where none.")
                 self.maps = gr.Image(
                     show_label=False, interactive=False, image_mode="RGBA", format="png", elem_id="maps", buttons=["fullscreen"]
                 )

@@ -112,6 +112,7 @@ def _tag(
     """A name above the box (or, at the picture's rim, inside it), dark or light after its ground."""
     left, top, right, bottom = pen.textbbox((0, 0), text, font=font)
     width, height = right - left + 4, bottom - top + 4
+    x, y = round(x), round(y)  # Pillow cuts text at fractions of a pixel
     x = min(max(0, x), max(0, size[0] - width))
     y = y - height if y >= height else max(0, y)
     pen.rectangle((x, y, x + width, y + height), fill=colour)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import ssl
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -45,6 +46,11 @@ def check(args: argparse.Namespace) -> None:
     for name in ("tls_key", "tls_cert"):
         if getattr(args, name) and not Path(getattr(args, name)).is_file():
             raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: no such file")
+    if args.tls_key:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(args.tls_cert, args.tls_key)
+        except OSError as error:  # said here: the server would say it in a thread of its own, over and over
+            raise InputError(f"--tls-key {args.tls_key} and --tls-cert {args.tls_cert} are no pair of PEM files: {error}") from error
     if args.user is not None and not all(args.user.partition(":")):
         raise InputError("--user wants name:password")
     if args.port is not None and not 0 < args.port < 65536:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,7 +67,7 @@ def tabs(models: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The three tabs, called as Python: `.picture`, `.live`, `.learn`, with their `.sessions` and `.folder`."""
     import gradio as gr
 
-    from app.examples import draw_examples
+    from app.examples import make_examples
     from app.learn import LearnTab
     from app.live import LiveTab
     from app.picture import PictureTab
@@ -75,9 +77,9 @@ def tabs(models: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
     sessions = Sessions(folder / "sessions", folder / "uploads")
     with gr.Blocks():
         chosen = gr.Dropdown(models.names())
-        pictures, video = draw_examples(folder)
-        picture, live = PictureTab(models, sessions, chosen, pictures), LiveTab(models, sessions, chosen, video)
-        learn = LearnTab(models, sessions, chosen, pictures, folder / "learned")
+        examples = make_examples(folder)
+        picture, live = PictureTab(models, sessions, chosen, examples), LiveTab(models, sessions, chosen, examples)
+        learn = LearnTab(models, sessions, chosen, examples, folder / "learned")
     return SimpleNamespace(picture=picture, live=live, learn=learn, folder=folder, sessions=sessions)
 
 
@@ -101,3 +103,14 @@ def noise(tmp_path: Path) -> str:
     from spyolo.drawing import save_image
 
     return str(save_image(tmp_path / "noise.png", NOISE))
+
+
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Key and self-signed certificate."""
+    openssl = shutil.which("openssl") or pytest.skip("needs openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    key, cert = str(folder / "key.pem"), str(folder / "cert.pem")
+    how = ("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost")
+    subprocess.run([openssl, *how, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return key, cert

@@ -85,20 +85,23 @@ def test_an_address_in_place_of_a_picture_is_refused(client: Client, models: Any
         client.predict(elsewhere, 0.3, 0.5, 2, models.first, api_name="/detect")
 
 
-def test_nothing_of_a_visitor_is_left_on_disk(server: str, page: Any, models: Any, picture: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_a_visitor_is_left_on_disk(
+    server: str, page: Any, models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = handle_file(str(save_image(tmp_path / "mine.png", np.full((80, 120, 3), 200, np.uint8))))
     monkeypatch.setattr("app.sessions.FRESH", 0.0)
     sessions = page.sessions
     visitor, before = Client(server, verbose=False), {session.folder for session in sessions.now()}
     visitor.predict(picture, 0.3, 0.5, 2, models.first, api_name="/detect")
     (folder,) = {session.folder for session in sessions.now()} - before
-    assert list(folder.iterdir()) and list(sessions.uploaded.glob("*/noise.png"))
+    assert list(folder.iterdir()) and list(sessions.uploaded.glob("*/mine.png"))
     visitor.close()
     until = time.monotonic() + 60
     while folder.exists() and time.monotonic() < until:
         time.sleep(0.1)
     assert not folder.exists()
     sessions.sweep()
-    assert not list(sessions.uploaded.glob("*/noise.png"))
+    assert not list(sessions.uploaded.glob("*/mine.png"))
 
 
 def test_the_page_names_no_other_server(server: str) -> None:

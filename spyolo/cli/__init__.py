@@ -23,6 +23,7 @@ COMMANDS = {
     "anchors": "fit anchors to a data set",
     "energy_table": "put the energy of several evaluations side by side",
     "train_sequence": "train neurons on a sequence task by any learning rule",
+    "export": "write a detector as ONNX, for onnxruntime without torch",
     "check_data": "look a data set over before training on it",
 }
 

@@ -120,7 +120,7 @@ class Runner:
         return {name: np.zeros([batch if n == "batch" else n for n in shape], np.float32) for name, shape in self.states.items()}
 
     def run(self, canvases: np.ndarray, state: State | None = None) -> tuple[dict[str, np.ndarray], State]:
-        """Letterboxed pictures, uint8 [B, size, size, 3] -> all outputs of the graph by name (boxes in canvas pixels), and the state after."""
+        """Letterboxed pictures, uint8 [B, size, size, 3] -> the graph's outputs by name (boxes in canvas pixels), and the state after."""
         images = np.ascontiguousarray(canvases.transpose(0, 3, 1, 2))
         feeds = {"images": images, **self.options, **(state or (self.rest(len(images)) if self.states else {}))}
         out = dict(zip(self.outputs, self.session.run(None, feeds)))
@@ -129,8 +129,8 @@ class Runner:
     def read(self, out: dict[str, np.ndarray], place: Place, shape: tuple[int, ...], row: int = 0) -> Found:
         """The boxes of one picture of the batch, in its own pixels and clipped to it; what lies beside it, on the grey, is none."""
         mine = out["pictures"] == row
-        boxes = (out["boxes"][mine] - np.float32([place.left, place.top] * 2)) / np.float32(place.scale)
-        boxes = boxes.clip(0, np.float32([shape[1], shape[0]] * 2))
+        boxes = (out["boxes"][mine] - np.array([place.left, place.top] * 2, np.float32)) / np.float32(place.scale)
+        boxes = boxes.clip(0, np.array([shape[1], shape[0]] * 2, np.float32))
         there = (boxes[:, 2:] > boxes[:, :2]).all(1)
         return Found(boxes[there], out["scores"][mine][there], out["labels"][mine][there])
 
@@ -207,7 +207,7 @@ def linear_taps(source: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     """Bilinear: pixel centres on pixel centres, the border repeated."""
     centre = ((np.arange(target) + 0.5) * (source / target) - 0.5).clip(0, source - 1)[:, None]
     first = np.floor(centre).astype(int)
-    return (first + [0, 1]).clip(0, source - 1), np.abs(centre - first - [1, 0])
+    return (first + np.array([0, 1])).clip(0, source - 1), np.abs(centre - first - np.array([1, 0]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

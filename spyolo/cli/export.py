@@ -35,7 +35,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--timesteps", type=int, help="steps a picture is shown [as trained]")
     p.add_argument("--size", type=int, help="input side, a multiple of 32 [as trained]")
     p.add_argument("--int8", action="store_true", help="8-bit weights: a quarter of the file")
-    p.add_argument("--all-classes", action="store_true", help="every class of a box that is over the floor, not only its best (as eval does)")
+    p.add_argument("--all-classes", action="store_true", help="of a box every class over the floor, as eval does, not only the best")
     p.add_argument("--confidence", type=float, default=0.3, help="floor on scores; can be changed when run [%(default)s]")
     p.add_argument("--nms-iou", type=float, default=0.5, help="overlap above which a box is dropped; can be changed when run [%(default)s]")
     p.add_argument("--max-detections", type=int, default=100, help="boxes a picture [%(default)s]")

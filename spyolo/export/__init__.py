@@ -1,4 +1,4 @@
-"""Out of here: detectors as ONNX (fp32, or with int8 weights), sequence models as NIR. `spyolo.runner` runs the ONNX files without torch."""
+"""Detectors as ONNX (fp32, or with int8 weights), sequence models as NIR; `spyolo.runner` runs the ONNX files without torch."""
 
 from spyolo.export.boxes import Reading
 from spyolo.export.detector import export_onnx

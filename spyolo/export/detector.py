@@ -35,7 +35,7 @@ def export_onnx(
     form: str = "unrolled",
     timesteps: int | None = None,
     size: int | None = None,
-    reading: Reading = Reading(),
+    reading: Reading | None = None,
     int8: bool = False,
     probes: bool = False,
     forced: bool = False,
@@ -47,6 +47,7 @@ def export_onnx(
             `unrolled`: T steps of a still picture, from rest.
         timesteps: T of `unrolled`; None: as trained.
         size: input side; None: as trained.
+        reading: how boxes are read; None: as `Predictor` does.
         int8: weights of convolutions as 8-bit integers with one scale a channel (a quarter of the file).
         probes: also put out every cell's spikes and the logits, step by step: for comparing.
         forced: with `step`: spikes `forced/...` go in and stand in for each cell's own behind it: for comparing layer by layer.
@@ -56,7 +57,7 @@ def export_onnx(
     """
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
-    size, timesteps = size or info.size, timesteps or info.timesteps
+    size, timesteps, reading = size or info.size, timesteps or info.timesteps, reading or Reading()
     if size < 32 or size % 32:
         raise InputError(f"size must be a multiple of 32, got {size}")
     refuse_untrained(detector)
@@ -153,7 +154,7 @@ class _Drawing:
         """As `read`, from a state that comes in; a readout starts at its first input."""
         if head.readout == "last":
             return self.read(i, head, x, None, 1)
-        shape = ["batch", *self.logit_shape(i, head)]
+        shape: list[int | str] = ["batch", *self.logit_shape(i, head)]
         before = self.writer.input(f"state/heads.{i}", np.float32, shape)
         logits = convolve(self.writer, x, head.conv, None, f"heads.{i}.conv")
         one = self.writer.constant(1.0, name="number.1")

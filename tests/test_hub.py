@@ -1,0 +1,52 @@
+"""torch.hub from a folder: what GitHub would serve."""
+
+from __future__ import annotations
+
+import importlib.util
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from spyolo.detection import SpikingYOLO
+from spyolo.errors import InputError
+from spyolo.features import SpikingBackbone
+from spyolo.predictor import Predictor
+
+ROOT = str(Path(__file__).resolve().parent.parent)
+
+
+def load(name: str, *args: Any, **options: Any) -> Any:
+    return torch.hub.load(ROOT, name, *args, source="local", **options)
+
+
+def test_entries_are_listed_with_help():
+    conf = runpy.run_path(f"{ROOT}/hubconf.py")
+    entries = {name for name, value in conf.items() if callable(value) and name[0] != "_" and value.__module__ != "typing"}
+    assert entries == {"spyv4", "spyv4_lite", "yolov4_tiny", "backbone", "predictor"}
+    assert all(conf[name].__doc__ for name in entries)
+    assert all(importlib.util.find_spec(name) for name in conf["dependencies"])
+
+
+def test_detectors_backbone_and_predictor(weights_file: Path):
+    detector = load("spyv4", num_classes=4, width=0.1)
+    assert isinstance(detector, SpikingYOLO) and detector.spec.num_classes == 4
+    assert not load("spyv4_lite", pretrained=str(weights_file)).training
+    assert isinstance(load("backbone", "spyv4_lite", (2, 3), width=0.1), SpikingBackbone)
+    assert isinstance(load("predictor", str(weights_file), confidence=0.4), Predictor)
+
+
+def test_unknown_names_are_told(weights_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SPYOLO_WEIGHTS", str(tmp_path))
+    with pytest.raises(RuntimeError, match="Cannot find callable spyv5 in hubconf"):
+        load("spyv5")
+    with pytest.raises(InputError, match="no published weights of that name"):
+        load("spyv4_lite", pretrained="nobody")
+    with pytest.raises(InputError, match="no published weights of spyv4"):
+        load("spyv4", pretrained=True)
+    with pytest.raises(InputError, match="weights of spyv4_lite, not of spyv4"):
+        load("spyv4", pretrained=str(weights_file))
+    with pytest.raises(InputError, match="width: a weights file says these itself"):
+        load("spyv4_lite", pretrained=str(weights_file), width=1.0)

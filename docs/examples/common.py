@@ -50,8 +50,8 @@ def sample_sets(args: argparse.Namespace) -> tuple[DetectionDataset, DetectionDa
 
 
 def as_torchvision(batch: Batch) -> tuple[list[Tensor], Targets]:
-    """Pictures in [0, 1] and their objects; torchvision counts classes from 1. Objects marked difficult are left out."""
-    targets = [{"boxes": o.boxes[~o.difficult], "labels": o.labels[~o.difficult] + 1} for o in batch.objects]
+    """Pictures in [0, 1] and their objects, those marked difficult left out. (FasterRCNN and SSD keep class 0 for the background: add 1.)"""
+    targets = [{"boxes": o.boxes[~o.difficult], "labels": o.labels[~o.difficult]} for o in batch.objects]
     return list(batch.images.float().div(255)), targets
 
 
@@ -99,7 +99,7 @@ def mean_ap(detector: nn.Module, dataset: DetectionDataset) -> float:
         sample = dataset[i]
         out = detector([sample.image.float().div(255)])[0]
         name, size = sample.image_id, dataset.voc.size(i)
-        found[name] = in_picture(Detections(out["boxes"], out["scores"], out["labels"] - 1), sample.letterbox, *size)
+        found[name] = in_picture(Detections(out["boxes"], out["scores"], out["labels"]), sample.letterbox, *size)
         truth[name] = dataset.voc.objects(i)
     return evaluate_detections(truth, found, SAMPLE_CLASSES)["voc10_ap50"]
 

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     body = spiking_backbone(args)
     detector = FCOS(
         spyolo.with_fpn(body, 64),
-        num_classes=len(SAMPLE_CLASSES) + 1,
+        num_classes=len(SAMPLE_CLASSES),
         anchor_generator=AnchorGenerator(tuple((s,) for s in body.strides), ((1.0,),) * len(body.strides)),
         min_size=args.size, max_size=args.size, image_mean=[0.0] * 3, image_std=[1.0] * 3,  # the backbone takes pictures in [0, 1]
         score_thresh=0.005, nms_thresh=0.5,

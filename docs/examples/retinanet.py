@@ -24,7 +24,7 @@ if __name__ == "__main__":
     args = options(__doc__)
     torch.manual_seed(args.seed)
     body = spiking_backbone(args)
-    classes, ratios = len(SAMPLE_CLASSES) + 1, (0.7, 1.0, 1.4)
+    classes, ratios = len(SAMPLE_CLASSES), (0.7, 1.0, 1.4)
     sizes = tuple((2 * s, int(2.8 * s)) for s in body.strides)  # two sizes a stride, three shapes a size
     detector = RetinaNet(
         spyolo.with_fpn(body, 64),

@@ -50,7 +50,7 @@ def sample_sets(args: argparse.Namespace) -> tuple[DetectionDataset, DetectionDa
 
 
 def as_torchvision(batch: Batch) -> tuple[list[Tensor], Targets]:
-    """Pictures in [0, 1] and their objects, those marked difficult left out. (FasterRCNN and SSD keep class 0 for the background: add 1.)"""
+    """Pictures in [0, 1] and their objects, without the difficult ones. (FasterRCNN and SSD keep class 0 for the background: add 1.)"""
     targets = [{"boxes": o.boxes[~o.difficult], "labels": o.labels[~o.difficult]} for o in batch.objects]
     return list(batch.images.float().div(255)), targets
 

@@ -11,6 +11,7 @@ help:
 	@echo "             (again: goes on where it was stopped, or shows the result; make clean starts anew)"
 	@echo "make test    run the tests"
 	@echo "make demo    open the demo in the browser"
+	@echo "             (LOCK=1, before .venv is there: the very versions of .ci/requirements.lock)"
 	@echo "make check   tests, ruff, mypy and the import rules, as in CI"
 	@echo "make clean   remove .venv and runs/sample*"
 
@@ -19,6 +20,7 @@ $(STAMP): pyproject.toml
 	@echo "== making $(VENV) and installing (once; PyTorch is large) =="
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(if $(LOCK),$(BIN)/python -m pip install --quiet --progress-bar on -r .ci/requirements.lock,@:)
 	$(BIN)/python -m pip install --quiet --progress-bar on -e ".[dev]"
 	@touch $(STAMP)
 

@@ -18,10 +18,12 @@ from torch import Tensor
 
 from spyolo.detection import DetectorSpec, SpikingYOLO, Units
 from spyolo.errors import InputError
+from spyolo.files import one_line, shortened
 from spyolo.tensors import read_tensors, save_tensors
 from spyolo.weights import resolve
 
 WEIGHTS_OF = ("w", "average", "ema")
+LIMITS = {"num_classes": 100_000, "width": 64, "depth": 64, "in_channels": 1024}  # of a description; a file may claim anything
 T = TypeVar("T")
 
 
@@ -62,8 +64,8 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     classes = checked_field(metadata, "classes", path, names_from)
     if len(classes) != spec.num_classes:
         raise InputError(f"{path}: its metadata names {len(classes)} classes, its detector has {spec.num_classes}")
-    size = checked_field(metadata, "size", path, lambda v: whole(v, 32))
-    timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, 1))
+    size = checked_field(metadata, "size", path, lambda v: whole(v, 32, 4096))
+    timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, 1, 1024))
     return WeightsInfo(spec, classes, size, timesteps, *(checked_field(metadata, k, path, dict) for k in ("metrics", "notes")))
 
 
@@ -73,24 +75,27 @@ def checked_field(metadata: Mapping[str, str], name: str, path: str | Path, read
         raise InputError(f"{path}: field {name!r} of its metadata is missing")
     try:
         return read(json.loads(metadata[name]))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: field {name!r} of its metadata is malformed ({error})") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        raise InputError(f"{path}: field {name!r} of its metadata is malformed ({one_line(error)})") from error
 
 
 def spec_from(tree: dict[str, Any]) -> DetectorSpec:
     anchors, masks = (tuple(tuple(row) for row in tree[name]) for name in ("anchors", "masks"))
+    for name, most in LIMITS.items():
+        if not tree[name] <= most:
+            raise ValueError(f"{name} must be at most {most}, not {shortened(tree[name])}")
     return DetectorSpec(**tree | {"units": Units(**tree["units"]), "anchors": anchors, "masks": masks})
 
 
 def names_from(names: list[str]) -> tuple[str, ...]:
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError(f"a list of names is wanted, not {names!r}")
+        raise TypeError(f"a list of names is wanted, not {shortened(names)}")
     return tuple(names)
 
 
-def whole(value: int, multiple_of: int) -> int:
-    if not isinstance(value, int) or value < 1 or value % multiple_of:
-        raise ValueError(f"a multiple of {multiple_of} is wanted, not {value!r}")
+def whole(value: int, multiple_of: int, most: int) -> int:
+    if not isinstance(value, int) or not 1 <= value <= most or value % multiple_of:
+        raise ValueError(f"a multiple of {multiple_of} up to {most} is wanted, not {shortened(value)}")
     return value
 
 
@@ -128,10 +133,10 @@ def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = 
         raise InputError(f"{path}: holds one set of weights, not {weights!r} beside it as a training checkpoint (last.safetensors) does")
     state = detector_tensors(tensors, weights)
     try:
-        detector = SpikingYOLO(info.spec)
-    except (ValueError, TypeError, RuntimeError) as error:
-        raise InputError(f"{path}: its description cannot be built: {error}") from error
-    wanted = detector.state_dict()
+        with torch.device("meta"):  # shapes alone: what a file claims is compared with what it holds before anything of that size is made
+            wanted = SpikingYOLO(info.spec).state_dict()
+    except (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, AttributeError) as error:
+        raise InputError(f"{path}: its description cannot be built: {one_line(error)}") from error
     for name, tensor in wanted.items():
         if name not in state:
             raise InputError(f"{path}: tensor {name} is missing")
@@ -139,9 +144,11 @@ def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = 
             raise InputError(f"{path}: tensor {name} has shape {tuple(state[name].shape)}, expected {tuple(tensor.shape)}")
         if state[name].is_floating_point() != tensor.is_floating_point():
             raise InputError(f"{path}: tensor {name} is of {state[name].dtype}, expected {tensor.dtype}")
+        state[name] = state[name].to(tensor.dtype)
         if not bool(state[name].isfinite().all()):
             raise InputError(f"{path}: tensor {name} holds values that are not finite; take an earlier checkpoint")
-    detector.load_state_dict({k: v.to(wanted[k].dtype) for k, v in state.items() if k in wanted})
+    detector = SpikingYOLO(info.spec)
+    detector.load_state_dict({k: v for k, v in state.items() if k in wanted})
     return detector.to(dtype).eval(), info
 
 

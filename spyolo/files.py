@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import reprlib
+import stat
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -98,6 +100,48 @@ def held(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+def read_limited(path: str | Path, most: int) -> bytes:
+    """A file's bytes, of which no sound file of its kind has more than `most`.
+
+    Raises:
+        InputError: larger, or no ordinary file (a device or a pipe may never end).
+        OSError: as opening and reading raise it: the caller knows what to say.
+    """
+    path = Path(path)
+    with open(path, "rb", opener=_without_waiting) as file:
+        about = os.fstat(file.fileno())
+        if stat.S_ISDIR(about.st_mode):
+            raise InputError(f"{path} is a folder, a file is wanted")
+        if not stat.S_ISREG(about.st_mode):
+            raise InputError(f"{path} is no ordinary file")
+        if about.st_size > most:
+            raise InputError(f"{path} has more than {most:,} bytes, which no sound file of its kind has")
+        return file.read()
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe would wait for somebody to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def shortened(value: object, most: int = 80) -> str:
+    """A value for a message, on one line. Nothing longer is written out first: a few lines of YAML can stand for gigabytes."""
+    writer = reprlib.Repr()
+    writer.maxlevel, writer.maxlist, writer.maxdict, writer.maxtuple, writer.maxset = 3, 4, 4, 4, 4
+    writer.maxstring = writer.maxother = most
+    try:
+        text = " ".join(writer.repr(value).split())
+    except ValueError:  # Python writes out no whole number of more than 4300 digits
+        text = "a number of thousands of digits"
+    return text if len(text) <= 2 * most else f"{text[: 2 * most]}..."
+
+
+def one_line(error: object, most: int = 200) -> str:
+    """What a library says of an error, on one line of bounded length."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def write_whole(path: str | Path, content: bytes | str) -> Path:

@@ -19,7 +19,9 @@ from typing import Any, Self, TypeVar
 import yaml
 
 from spyolo.errors import InputError
+from spyolo.files import one_line, read_limited, shortened
 
+MOST_BYTES = 1 << 17  # of a config file
 Field = tuple[str, "dataclasses.Field[Any]", Any]  # its section, the dataclass field, its type
 S = TypeVar("S", bound="Settings")
 
@@ -64,7 +66,7 @@ class Settings:
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
                 hint = f"; did you mean {near[0]!r}?" if near else f"; fields are {', '.join(sorted(known))}"
-                raise InputError(f"{where}: unknown field {name!r}{hint}")
+                raise InputError(f"{where}: unknown field {shortened(name)}{hint}")
             section, f, kind = known[name]
             sections.setdefault(section, {})[name] = checked(value, f, kind, where)
         new = {s: dataclasses.replace(getattr(self, s), **v) for s, v in sections.items()}
@@ -99,13 +101,13 @@ def checked(value: Any, f: dataclasses.Field[Any], kind: Any, where: str) -> Any
     try:
         value = converted(value, kind)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InputError(f"{where}: {f.name} must be {type_name(kind)}, got {value!r}") from error
+        raise InputError(f"{where}: {f.name} must be {type_name(kind)}, got {shortened(value)}") from error
     choices, low, high = f.metadata["choices"], f.metadata["low"], f.metadata["high"]
     if choices and value is not None and value not in choices:
-        raise InputError(f"{where}: {f.name} must be one of {', '.join(choices)}; got {value!r}")
+        raise InputError(f"{where}: {f.name} must be one of {', '.join(choices)}; got {shortened(value)}")
     for number in value if isinstance(value, tuple) else (value,):
         if number is not None and ((low is not None and number < low) or (high is not None and number > high)):
-            raise InputError(f"{where}: {f.name} must be {limits(low, high)}, got {number}")
+            raise InputError(f"{where}: {f.name} must be {limits(low, high)}, got {shortened(number)}")
     return value
 
 
@@ -122,22 +124,24 @@ def type_name(kind: Any) -> str:
 
 def converted(value: Any, kind: Any) -> Any:
     if isinstance(kind, types.UnionType):
-        return None if value is None or str(value).lower() in ("none", "null", "") else converted(value, typing.get_args(kind)[0])
+        empty = value is None or (isinstance(value, str) and value.lower() in ("none", "null", ""))
+        return None if empty else converted(value, typing.get_args(kind)[0])
     if typing.get_origin(kind) is tuple:
         items = [v.strip() for v in value.split(",")] if isinstance(value, str) else value
-        if isinstance(items, Mapping):
-            raise TypeError(value)
+        if isinstance(items, Mapping | bytes):
+            raise TypeError("a list is wanted")
         return tuple(converted(v, typing.get_args(kind)[0]) for v in items)
     if kind is bool:
         words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-        return words[str(value).lower()] if str(value).lower() in words else int("x")
+        word = str(value).lower() if isinstance(value, bool | int | str) else ""
+        return words[word] if word in words else int("x")
     if kind is str and not isinstance(value, str):
-        raise TypeError(value)
-    if isinstance(value, bool) or (kind is int and isinstance(value, float) and value != int(value)):
-        raise TypeError(value)
+        raise TypeError("text is wanted")
+    if isinstance(value, bool) or not isinstance(value, int | float | str) or (isinstance(value, float) and kind is int and value % 1):
+        raise TypeError("a number is wanted")
     result = kind(value)
     if kind is float and not math.isfinite(result):
-        raise ValueError(value)
+        raise ValueError("a finite number is wanted")
     return result
 
 
@@ -152,11 +156,13 @@ def load_settings(path: str | Path, base: S, presets: Path) -> S:
     """
     path = Path(path)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        tree = yaml.safe_load(read_limited(path, MOST_BYTES).decode()) or {}
     except FileNotFoundError:
         raise InputError(f"{path}: no such config file; presets are {', '.join(names_in(presets))}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: not readable as YAML: {str(error).splitlines()[0]}") from error
+    except InputError:
+        raise
+    except Exception as error:  # besides its own errors, the library lets through what int(), date() and deep nesting raise
+        raise InputError(f"{path}: not readable as YAML: {one_line(error)}") from error
     return base.updated(flattened(tree, base, str(path)), str(path))
 
 
@@ -172,7 +178,7 @@ def flattened(tree: Any, base: Settings, where: str) -> dict[str, Any]:
         elif isinstance(value, dict):
             flat.update({str(k): v for k, v in value.items()})
         elif value is not None:  # a section whose fields are all commented out is None
-            raise InputError(f"{where}: {name} is a section: it holds fields and their values, not {value!r}")
+            raise InputError(f"{where}: {name} is a section: it holds fields and their values, not {shortened(value)}")
     return flat
 
 

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spyolo.errors import InputError
-from spyolo.files import replace_file
+from spyolo.files import one_line, replace_file
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], keep: Path | None = None) -> None:
@@ -41,5 +41,5 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as f:
             return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118 (safe_open is no dict)
-    except (SafetensorError, OSError, UnicodeDecodeError, ValueError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); only safetensors are read") from error
+    except Exception as error:  # a damaged header makes the library raise its own errors, torch's, and those of unknown types
+        raise InputError(f"{path}: not a whole safetensors file ({one_line(error)}); only safetensors are read") from error

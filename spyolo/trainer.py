@@ -295,13 +295,14 @@ class Trainer:
             load_moments(self.optimizer, tensors, names)
             self.meters.copy_(tensors["meters"])
             self.rates = {k.removeprefix("rates."): v.to(self.device) for k, v in tensors.items() if k.startswith("rates.")}
+            self.epoch, self.batch, self.ema.updates = (int(position[k]) for k in ("epoch", "batch", "ema_updates"))
+            self.best, self.seconds, self.skipped = float(position["best"]), float(position["seconds"]), int(position.get("skipped", 0))
+            self.history = [dict(row) for row in history]
         except InputError:
             raise
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        except (LookupError, TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
-        self.epoch, self.batch, self.best, self.seconds = (position[k] for k in ("epoch", "batch", "best", "seconds"))
-        self.ema.updates, self.history, self.skipped = position["ema_updates"], history, position.get("skipped", 0)
 
     def check_same_run(self, position: dict[str, Any], learning: dict[str, Any]) -> None:
         """Options may change on resuming, but not those that the checkpoint's contents depend on."""

@@ -11,19 +11,21 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spyolo.errors import InputError
-from spyolo.files import write_whole
+from spyolo.files import one_line, read_limited, shortened, write_whole
 
 if TYPE_CHECKING:
     from spyolo.checkpoint import WeightsInfo
     from spyolo.detection import SpikingYOLO
 
 MANIFEST = "manifest.json"
+MOST_BYTES = 64 << 20
 FOLDER_VARIABLE = "SPYOLO_WEIGHTS"
 
 
@@ -61,10 +63,12 @@ def read_manifest(where: str | Path | None = None) -> dict[str, Entry]:
     if not path.is_file():
         return {}
     try:
-        rows = json.loads(path.read_bytes())["models"]
+        rows = json.loads(read_limited(path, MOST_BYTES))["models"]
         entries = [entry_from(row, f"{path}: model {i + 1}") for i, row in enumerate(rows)]
+    except InputError:
+        raise
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise InputError(f"{path}: not a manifest of weights ({type(error).__name__}: {error})") from error
+        raise InputError(f"{path}: not a manifest of weights ({type(error).__name__}: {one_line(error)})") from error
     names = [entry.name for entry in entries]
     if len(set(names)) < len(names):
         raise InputError(f"{path}: the name {next(n for n in names if names.count(n) > 1)!r} is there twice")
@@ -82,8 +86,8 @@ def entry_from(row: Any, where: str) -> Entry:
     for name, kind in kinds.items():
         if not isinstance(row.get(name), kind):
             raise InputError(f"{where}: field {name!r} is missing or malformed")
-    if Path(row["file"]).name != row["file"] or row["file"] in ("", ".", ".."):
-        raise InputError(f"{where}: file must be a name in the manifest's folder, got {row['file']!r}")
+    if re.search(r"[/\\\0\n]", row["file"]) or row["file"] in ("", ".", "..") or len(row["file"]) > 200:
+        raise InputError(f"{where}: file must be a name in the manifest's folder, got {shortened(row['file'])}")
     if not all(isinstance(name, str) for name in row["classes"]):
         raise InputError(f"{where}: classes must be names")
     known = {f.name for f in fields(Entry)}

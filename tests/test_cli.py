@@ -126,6 +126,38 @@ def test_predict_on_a_picture(weights_file, photos, tmp_path, capsys):
         assert x >= 0 and y >= 0 and x + width <= 80.01 and y + height <= 48.01
 
 
+def test_a_stream_whose_state_goes_bad_stops_or_starts_anew(weights_file, tmp_path, capsys, monkeypatch):
+    import math
+
+    import cv2
+    import torch
+
+    from spyolo.predictor import Predictor
+
+    film = cv2.VideoWriter(str(tmp_path / "film.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))
+    for k in range(6):
+        film.write(np.full((48, 64, 3), 40 * k, np.uint8))
+    film.release()
+    inner, count = Predictor.step, [0]
+
+    def step(self, image, state=None, steps=1, check=True):
+        count[0] += 1
+        found, state = inner(self, image, state, steps, check)
+        if count[0] == 3:
+            with torch.inference_mode():
+                next(iter(state.cells.values())).u[..., 0] = math.nan
+        return found, state
+
+    monkeypatch.setattr(Predictor, "step", step)
+    options = ["--weights", weights_file, "--source", tmp_path / "film.avi", "--out", tmp_path / "out", "--write", "jsonl"]
+    assert run("predict", [str(o) for o in options]) == 2
+    assert "error: frame 4: the state of backbone.conv1 is not finite" in (told := capsys.readouterr().err) and "Traceback" not in told
+    assert len((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()) == 3  # what was found stays
+    count[0] = 0
+    assert run("predict", [str(o) for o in (*options, "--nonfinite", "restart")]) == 0
+    assert "6 frame(s)" in (told := capsys.readouterr().out) and "started anew from rest 1 time(s)" in told
+
+
 def test_nothing_seen_is_said(weights_file, photos, tmp_path, capsys):
     options = ["--weights", str(weights_file), "--source", str(photos / "a.png"), "--out", str(tmp_path), "--confidence", "1"]
     assert run("predict", options) == 0

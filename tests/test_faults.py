@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -27,6 +30,8 @@ SHORT = {"limit": 8, "val_limit": 2, "recalibrate": 0, "eval_every": 9, "epochs"
 @pytest.fixture(autouse=True)
 def unadorned(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing curves takes longer than training here."""
+    if "test_thirty" in request.node.name:
+        return
     monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
     if "adorned" not in request.fixturenames:
         monkeypatch.setattr(RunFolder, "board", lambda *_: None)
@@ -195,6 +200,85 @@ def test_a_file_where_the_run_folder_should_be(tiny_config, tmp_path):
     for out in (tmp_path / "run", tmp_path / "run" / "deeper"):
         with pytest.raises(InputError, match=rf"{out} cannot be written to \(.*\); give another --out"):
             Trainer(tiny_config(**SHORT, out=str(out)), quiet=True).fit()
+
+
+# --- killed at random moments ---
+
+HELPER = """
+import json, os, signal, sys, time
+from spyolo.config import load_config
+from spyolo.neurons.fused import Compiling
+from spyolo.trainer import Trainer
+
+Compiling.enabled = False
+print("ready", flush=True)
+for line in sys.stdin:  # a fork spares each run the seconds that importing takes
+    path, resume, delay, number = json.loads(line)
+    child, began = os.fork(), time.monotonic()
+    if not child:
+        os._exit(0 if Trainer(load_config(path), resume=resume, quiet=True).fit() else 3)
+    while not (over := os.waitpid(child, os.WNOHANG)[0]) and time.monotonic() - began < delay:
+        time.sleep(0.002)
+    if not over:
+        os.kill(child, number)
+        os.waitpid(child, 0)
+    print(json.dumps([bool(over), time.monotonic() - began]), flush=True)
+"""
+KILLS = {signal.SIGKILL: 30, signal.SIGTERM: 6, signal.SIGINT: 6}
+
+
+@pytest.mark.slow
+def test_thirty_kills_at_random_moments(tiny_config, tmp_path):
+    """SIGKILL, SIGTERM and Ctrl-C at any moment of a run's life, starting and drawing curves too; each time it resumes, and in the end
+    weights, log and TensorBoard are those of a run that nothing happened to."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    changes = {"epochs": 4, "plain_epochs": 1, "eval_every": 2, "val_limit": 2, "save_seconds": 0, "augment": "mosaic"}  # 4 x 4 batches
+    helper = subprocess.Popen([sys.executable, "-c", HELPER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert helper.stdout.readline() == "ready\n"
+
+    def run(config: Config, delay: float, number: int) -> tuple[bool, float]:
+        """Start or resume, and send the signal after `delay` seconds. Returns whether it was over before, and after how long."""
+        path = tmp_path / "config.yaml"
+        write_whole(path, config.to_yaml())
+        resume = (Path(config.out) / "config.yaml").exists()
+        helper.stdin.write(json.dumps([str(path), resume, delay, int(number)]) + "\n")
+        helper.stdin.flush()
+        return tuple(json.loads(helper.stdout.readline()))
+
+    whole = tiny_config(**changes)
+    over, length = run(whole, 600, signal.SIGKILL)
+    assert over
+    rng, runs, left, places = random.Random(0), 0, [s for s, count in KILLS.items() for _ in range(count)], []
+    rng.shuffle(left)
+    while left:
+        config, over = tiny_config(**changes), False
+        while not over:
+            over, _ = run(config, rng.uniform(0, length) if left else 600, left[-1] if left else signal.SIGKILL)
+            if not over:
+                left.pop()
+                places.append(resumed(config).batch if (Path(config.out) / "config.yaml").exists() else None)
+        runs += 1
+        assert_same(whole, config)
+        board = EventAccumulator(config.out)
+        board.Reload()
+        assert [e.step for e in board.Scalars("train/loss")] == [1, 2, 3, 4]
+        assert not list(Path(config.out).glob(".*"))
+    helper.stdin.close()
+    helper.wait(60)
+    print(f"{len(places)} signals over {runs} runs of {length:.1f} s; resumed at batches {places}")
+
+
+def assert_same(one: Config, other: Config) -> None:
+    """Checkpoints bit for bit, and the logs but for the column that the clock decides."""
+    for name in ("last", "best"):
+        (a, _), (b, _) = (load_tensors(Path(c.out) / f"{name}.safetensors") for c in (one, other))
+        assert a.keys() == b.keys() and [k for k in a if not torch.equal(a[k], b[k])] == []
+    logs = []
+    for config in (one, other):
+        with open(Path(config.out) / "log.csv") as file:
+            logs.append([{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)])
+    assert logs[0] == logs[1]
 
 
 # --- the clock ---

@@ -20,6 +20,7 @@ from typing import Any
 from spyolo.cli.options import Parser
 from spyolo.errors import InputError
 from spyolo.evaluation.columns import number
+from spyolo.files import one_line, read_limited
 
 CHEAP_SIGMOID = 1  # MACs, of a sigmoid made of straight lines
 
@@ -74,9 +75,11 @@ def read_run(argument: str) -> Run:
     """`LABEL=PATH` or `PATH`. Raises InputError naming the file."""
     label, path = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
     try:
-        metrics = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path}: cannot read the metrics: {error}") from error
+        metrics = json.loads(read_limited(path, 1 << 30))
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot read the metrics: {one_line(error)}") from error
     energy = metrics.get("energy") if isinstance(metrics, dict) else None
     if not isinstance(energy, dict) or "by_price" not in energy or not energy.get("per_timestep"):
         raise InputError(f"{path}: field energy is missing; write it with eval --weights, without --energy-pictures 0")

@@ -23,6 +23,7 @@ from spyolo.cli.eval_stream import add_stream_options, stream_score
 from spyolo.cli.options import Parser
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
+from spyolo.files import read_limited
 
 if TYPE_CHECKING:
     from spyolo.cli.eval_model import Measured
@@ -199,7 +200,7 @@ def judge(args: argparse.Namespace, measured: Measured) -> tuple[Assessment, dic
 def compared_with(path: str) -> dict[str, Any]:
     """Name, AP50, energy and latency out of another detector's metrics.json. Raises InputError."""
     try:
-        metrics = json.loads(Path(path).read_bytes())
+        metrics = json.loads(read_limited(path, 1 << 30))
         protocol, last = metrics["protocol"], metrics["anytime"][-1]
         return {
             "name": protocol["detector"],

@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--timesteps", type=int, help="steps a picture is shown [as trained]")
     p.add_argument("--steps-per-frame", type=int, default=1, help="steps each frame of a video or stream is shown [%(default)s]")
     p.add_argument("--fresh", action="store_true", help="no state carried over: every frame is a picture of its own")
+    bad = "on a state that is not finite: stop, or start anew from rest and count it"
+    p.add_argument("--nonfinite", choices=("stop", "restart"), default="stop", help=f"{bad} [%(default)s]")
     p.add_argument("--frames", type=int, help="stop a video or stream after so many frames")
     p.add_argument("--video-format", choices=("webm", "mp4", "avi"), default="webm", help="of the annotated video [%(default)s]")
     p.add_argument("--size", type=int, help="input side, a multiple of 32 [as trained]")
@@ -178,7 +180,7 @@ def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, wr
 
     frames, fps, length = opened(source, stack)
     film = stack.enter_context(VideoFile(writers.out / f"{source.name}.{args.video_format}", fps)) if "pictures" in writers.kinds else None
-    state, times, number = None, deque[float](maxlen=50), 0
+    state, times, number, restarts = None, deque[float](maxlen=50), 0, 0
     bar = stack.enter_context(tqdm(desc="predicting", unit="frame", total=args.frames or length or None, leave=False))
     try:
         for number, image in enumerate(frames, 1):
@@ -186,7 +188,8 @@ def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, wr
             if args.fresh:
                 seen = predictor.predict(image)
             else:
-                seen, state = predictor.step(image, state, args.steps_per_frame)
+                seen, state, anew = next_frame(args, predictor, image, state, number)
+                restarts += anew
             times.append(time.perf_counter() - began)
             writers.add(f"{source.name}-{number:06d}", f"{source.name}-{number:06d}.jpg", image, seen, number)
             if film is not None:
@@ -200,7 +203,21 @@ def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, wr
         raise InputError(f"{args.source}: not one frame arrived")
     median = sorted(times)[len(times) // 2]
     print(f"{number} frame(s), {writers.boxes} box(es), {median * 1000:.0f} ms a frame -> {writers.out}")
+    if restarts:
+        print(f"started anew from rest {restarts} time(s): the state was not finite")
     return 0
+
+
+def next_frame(args: argparse.Namespace, predictor: Predictor, image: np.ndarray, state: Any, number: int) -> tuple[Detections, Any, bool]:
+    """Boxes, the state after, and whether the state before was not finite and rest took its place."""
+    from spyolo.health import NotFinite
+
+    try:
+        return *predictor.step(image, state, args.steps_per_frame), False
+    except NotFinite as error:
+        if args.nonfinite == "stop" or state is None:
+            raise InputError(f"frame {number}: {error}; --nonfinite restart does so") from None
+        return *predictor.step(image, None, args.steps_per_frame), True
 
 
 def opened(source: Source, stack: ExitStack) -> tuple[Iterable[np.ndarray], float, int]:

@@ -11,7 +11,10 @@ from defusedxml import DefusedXmlException
 from defusedxml.ElementTree import fromstring
 
 from spyolo.errors import InputError
-from spyolo.files import write_whole
+from spyolo.files import one_line, read_limited, write_whole
+
+MOST_BYTES = 16 << 20
+MOST_PIXELS = 1 << 20  # of a side that a file may claim
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,17 @@ def read_annotation(path: Path) -> Annotation:
         InputError: the file is missing, cut off, no VOC annotation, or declares entities.
     """
     try:
-        root = fromstring(path.read_bytes(), forbid_dtd=True)
+        root = fromstring(read_limited(path, MOST_BYTES), forbid_dtd=True)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; every id of an image set needs its annotation") from None
     except ParseError as error:
         raise InputError(f"{path} is no complete XML file ({error}); fetch or write it again") from None
-    except (DefusedXmlException, OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read: {error}") from None
+    except InputError:
+        raise
+    except (DefusedXmlException, OSError, ValueError, LookupError, RecursionError) as error:  # LookupError: an unknown encoding
+        raise InputError(f"{path} cannot be read: {one_line(error)}") from None
     if root.tag != "annotation":
-        raise InputError(f"{path}: field <{root.tag}> where <annotation> is expected")
+        raise InputError(f"{path}: field <{one_line(root.tag, 80)}> where <annotation> is expected")
     width, height = (_number(root.findtext(f"size/{side}")) for side in ("width", "height"))
     return Annotation(_whole(width), _whole(height), [_thing(node) for node in root.findall("object")])
 
@@ -55,7 +60,7 @@ def read_annotation(path: Path) -> Annotation:
 def _thing(node: Element) -> Thing:
     corners = [_number(node.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
     difficult = _number(node.findtext("difficult")) == 1
-    name = (node.findtext("name") or "").strip()
+    name = one_line(node.findtext("name") or "", 100)
     if not all(map(math.isfinite, corners)):
         return Thing(name, None, difficult)
     xmin, ymin, xmax, ymax = corners
@@ -71,7 +76,7 @@ def _number(text: str | None) -> float:
 
 
 def _whole(value: float) -> int:
-    return int(value) if math.isfinite(value) and value > 0 else 0
+    return int(value) if math.isfinite(value) and 0 < value <= MOST_PIXELS else 0
 
 
 def write_annotation(path: Path, annotation: Annotation, image_name: str, folder: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from spyolo.data.annotation import read_annotation
 from spyolo.data.sample_drawing import SAMPLE_CLASSES
 from spyolo.data.splits import find_folder, parse_splits, read_image_set
 from spyolo.errors import InputError
+from spyolo.files import one_line, read_limited
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -26,15 +28,17 @@ def parse_classes(text: str) -> tuple[str, ...]:
     path = Path(text)
     if path.is_file():
         try:
-            names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+            names = [line.strip() for line in read_limited(path, 1 << 20).decode().splitlines()]
+        except InputError:
+            raise
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"class list {path} cannot be read as text: {error}") from None
+            raise InputError(f"class list {path} cannot be read as text: {one_line(error)}") from None
     elif path.suffix == ".txt":
         raise InputError(f"class list {path} does not exist; write one class name a line, or name the classes as cat,dog")
     else:
         names = [name.strip() for name in text.split(",")]
     names = [name for name in names if name]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or not names:
         raise InputError(f"class list {text!r} " + (f"names {', '.join(twice)} more than once" if twice else "is empty"))
     return tuple(names)

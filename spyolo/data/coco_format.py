@@ -15,7 +15,9 @@ from spyolo.data.annotation import Thing
 from spyolo.data.convert import Collection, Entry, Pictures, place_picture, plain, same_ids_refused
 from spyolo.data.problems import Problems
 from spyolo.errors import InputError
-from spyolo.files import write_whole
+from spyolo.files import one_line, read_limited, shortened, write_whole
+
+MOST_BYTES = 4 << 30
 
 
 def write_coco(collection: Collection, out: str | Path, name: str, pictures: Pictures = "copy") -> Path:
@@ -104,11 +106,13 @@ def _add_thing(row: Any, entries: dict[Any, Entry], names: dict[Any, str], probl
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(read_limited(path, MOST_BYTES))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no complete JSON ({error})") from None
+        raise InputError(f"{path} is no complete JSON ({one_line(error)})") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(tree, dict) or not isinstance(tree.get(key), list):
             raise InputError(f"{path}: field {key} is missing or no list; is it a COCO instances file?")
@@ -117,5 +121,5 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _field(row: Any, key: str, path: Path, table: str) -> Any:
     if not isinstance(row, dict) or key not in row or (key in ("id", "image_id", "category_id") and not isinstance(row[key], (int, str))):
-        raise InputError(f"{path}: {table}: field {key} is missing or of no use in {str(row)[:120]}")
+        raise InputError(f"{path}: {table}: field {key} is missing or of no use in {shortened(row)}")
     return row[key]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import tarfile
 import urllib.error
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from torchvision.datasets import VOCDetection
@@ -31,7 +32,8 @@ def download_voc(root: str | Path, splits: str | Sequence[Split]) -> list[str]:
     fetched = []
     for year, part in dict.fromkeys(_archive(split) for split in wanted if not _present(Path(root), split)):
         try:
-            VOCDetection(str(root), year=year, image_set=part, download=True)
+            with inside_only():
+                VOCDetection(str(root), year=year, image_set=part, download=True)
         except (urllib.error.URLError, OSError, RuntimeError, tarfile.TarError) as error:
             raise InputError(
                 f"VOC {year} {part} could not be fetched ({error}). By hand: get it from {PAGES[year, part]} and unpack it in {root}, "
@@ -39,6 +41,18 @@ def download_voc(root: str | Path, splits: str | Sequence[Split]) -> list[str]:
             ) from None
         fetched.append(f"{year}:{part}")
     return fetched
+
+
+@contextmanager
+def inside_only() -> Iterator[None]:
+    """Inside, no tar file is unpacked beyond its folder, by whichever library: no absolute paths, no .., no links out, no devices.
+    Python does so of itself from 3.14 on."""
+    before = getattr(tarfile.TarFile, "extraction_filter", None)
+    tarfile.TarFile.extraction_filter = staticmethod(tarfile.data_filter)
+    try:
+        yield
+    finally:
+        tarfile.TarFile.extraction_filter = before  # type: ignore[assignment]
 
 
 def _archive(split: Split) -> tuple[str, str]:

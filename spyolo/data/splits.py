@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spyolo.errors import InputError
+from spyolo.files import one_line, read_limited, shortened
 
+MOST_BYTES, MOST_LETTERS = 64 << 20, 200
 # An image set's line is an id, in class-wise files followed by 1 (present), -1 (absent) or 0 (only difficult ones).
 _SET_LINE = re.compile(r"(?P<id>.*?)(?:\s+(?:-1|0|1))?")
 
@@ -68,20 +70,25 @@ def read_image_set(folder: Path, name: str) -> list[str]:
     """
     path = folder / "ImageSets" / "Main" / f"{name}.txt"
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_limited(path, MOST_BYTES).decode().splitlines()
     except FileNotFoundError:
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:12]) or "none"
         raise InputError(f"{path} does not exist; image sets there: {there}") from None
+    except InputError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text: {error}") from None
+        raise InputError(f"{path} cannot be read as text: {one_line(error)}") from None
     ids: dict[str, None] = {}
     for number, line in enumerate(lines, start=1):
         match = _SET_LINE.fullmatch(line.strip())
         image_id = match["id"] if match else ""
         if not image_id:
             continue
-        if _leaves_folder(image_id):
-            raise InputError(f"{path}, line {number}: {image_id!r} is not an image id; ids hold no path separators and no '..'")
+        if _leaves_folder(image_id) or len(image_id) > MOST_LETTERS:
+            raise InputError(
+                f"{path}, line {number}: {shortened(image_id)} is not an image id; ids hold no path separators, no '..' and at most "
+                f"{MOST_LETTERS} letters"
+            )
         ids[image_id] = None
     if not ids:
         raise InputError(f"{path} names no picture")

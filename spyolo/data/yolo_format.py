@@ -14,12 +14,15 @@ from typing import Any
 import yaml
 
 from spyolo.data.annotation import Thing
+from spyolo.data.classes import parse_classes
 from spyolo.data.convert import Collection, Entry, Pictures, place_picture, plain, same_ids_refused
 from spyolo.data.images import image_size
 from spyolo.data.problems import Problems
 from spyolo.data.voc import SUFFIXES
 from spyolo.errors import InputError
-from spyolo.files import write_whole
+from spyolo.files import one_line, read_limited, write_whole
+
+MOST_BYTES, MOST_NAMES = 16 << 20, 100_000
 
 
 def write_yolo(collection: Collection, out: str | Path, name: str, pictures: Pictures = "copy", drop_difficult: bool = False) -> Path:
@@ -84,18 +87,20 @@ def read_yolo(root: str | Path, name: str, classes: Sequence[str] | None = None,
 
 def _read_lines(path: Path, width: int, height: int, classes: Sequence[str], problems: Problems) -> list[Thing]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_limited(path, MOST_BYTES).decode().splitlines()
     except FileNotFoundError:
         return []
+    except InputError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text: {error}") from None
+        raise InputError(f"{path} cannot be read as text: {one_line(error)}") from None
     things = []
     for number, line in enumerate(lines, 1):
         words = line.split()
         if not words:
             continue
         where = f"{path}, line {number}"
-        if len(words) != 5 or not words[0].isdecimal():
+        if len(words) != 5 or not words[0].isdecimal() or len(words[0]) > 9:
             raise InputError(f"{where}: {line.strip()[:80]!r} is not `class x y width height`")
         if int(words[0]) >= len(classes):
             raise InputError(f"{where}: class {words[0]} of {len(classes)} classes, which count from 0; check the class list")
@@ -117,15 +122,17 @@ def _known_classes(root: Path) -> tuple[str, ...]:
             return _names(_read_yaml(path), path)
     path = root / "classes.txt"
     if path.is_file():
-        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+        return parse_classes(str(path))
     raise InputError(f"no class names: looked for data.yaml and classes.txt in {root}; or give --classes")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path} cannot be read as YAML: {str(error).splitlines()[0]}") from None
+        tree = yaml.safe_load(read_limited(path, 1 << 20).decode())
+    except InputError:
+        raise
+    except Exception as error:  # besides its own errors, the library lets through what int(), date() and deep nesting raise
+        raise InputError(f"{path} cannot be read as YAML: {one_line(error)}") from None
     if not isinstance(tree, dict):
         raise InputError(f"{path}: fields are expected, such as names")
     return tree
@@ -139,4 +146,6 @@ def _names(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
         names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
     if not isinstance(names, list) or not names:
         raise InputError(f"{path}: field names is missing; it lists the class names")
+    if len(names) > MOST_NAMES or not all(isinstance(name, str | int | float | bool) for name in names):
+        raise InputError(f"{path}: field names must hold class names, at most {MOST_NAMES:,}")
     return tuple(map(str, names))

@@ -18,8 +18,9 @@ import numpy as np
 from spyolo.boxes import Detections
 from spyolo.errors import InputError
 from spyolo.evaluation.tables import Row, listed
-from spyolo.files import write_whole
+from spyolo.files import one_line, read_limited, shortened, write_whole
 
+MOST_BYTES = 4 << 30
 _LIST = "give the detector's class list, in its order, with --classes"
 
 
@@ -56,14 +57,16 @@ def write_coco_json(path: str | Path, detections: Mapping[str, Detections], clas
 
 def _load_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(read_limited(path, MOST_BYTES))
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}, line {error.lineno}, column {error.colno}: not valid JSON ({error.msg}); "
             "the file may have been cut short: write it again"
         ) from None
+    except InputError:
+        raise
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise InputError(f"{path}: not a JSON text ({error})") from None
+        raise InputError(f"{path}: not a JSON text ({one_line(error)})") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
 
@@ -105,5 +108,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    text = json.dumps(value)
+    if isinstance(value, list | dict):
+        return shortened(value, 40)
+    text = json.dumps(value[:80] if isinstance(value, str) else value)
     return text if len(text) <= 40 else f"{text[:36]} ..."

@@ -9,6 +9,7 @@ from pathlib import Path
 import yaml
 
 from spyolo.errors import InputError
+from spyolo.files import one_line, read_limited, shortened
 
 HOROWITZ = "M. Horowitz, Computing's energy problem, ISSCC 2014, 45 nm, 0.9 V"
 
@@ -75,22 +76,24 @@ def read_prices(path: str | Path) -> dict[str, Prices]:
         InputError: the file cannot be read, or a list has a field that is unknown, missing or not a positive number.
     """
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot read the price lists: {error}") from error
+        found = yaml.safe_load(read_limited(path, 1 << 20).decode())
+    except InputError:
+        raise
+    except Exception as error:  # besides its own errors, the library lets through what int(), date() and deep nesting raise
+        raise InputError(f"{path}: cannot read the price lists: {one_line(error)}") from error
     if not isinstance(found, Mapping) or not found or not all(isinstance(entry, Mapping) for entry in found.values()):
         raise InputError(f"{path}: expected price lists as `name: {{mac: 4.6, add: 0.9, bits: 32, source: text}}`")
-    return {str(name): _price_list(f"{path}: price list {name}", str(name), entry) for name, entry in found.items()}
+    return {str(name): _price_list(f"{path}: price list {shortened(name)}", str(name), entry) for name, entry in found.items()}
 
 
 def _price_list(where: str, name: str, entry: Mapping[str, object]) -> Prices:
     known = [f.name for f in fields(Prices) if f.name != "name"]
     for key, value in entry.items():
         if key not in known:
-            raise InputError(f"{where}: unknown field {key!r}; known: {', '.join(known)}")
+            raise InputError(f"{where}: unknown field {shortened(key)}; known: {', '.join(known)}")
         number = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf")
         if key != "source" and not number:
-            raise InputError(f"{where}, field {key}: expected a number of 0 or more, got {value!r}")
+            raise InputError(f"{where}, field {key}: expected a number of 0 or more, got {shortened(value)}")
     missing = [key for key in ("mac", "add", "bits", "source") if key not in entry]
     if missing:
         raise InputError(f"{where}: missing {', '.join(missing)}")

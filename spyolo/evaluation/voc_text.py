@@ -14,7 +14,9 @@ from pathlib import Path
 from spyolo.boxes import Detections
 from spyolo.errors import InputError
 from spyolo.evaluation.tables import Row, listed
-from spyolo.files import write_whole
+from spyolo.files import one_line, read_limited, write_whole
+
+MOST_BYTES = 4 << 30
 
 _LINE = "`image_id confidence xmin ymin xmax ymax`"
 _FILE_NAME = re.compile(r"comp\d+_det_[^_]+_(?P<name>.+)\.txt")
@@ -52,9 +54,11 @@ def write_voc_text(folder: str | Path, detections: Mapping[str, Detections], cla
 
 def _read_class(path: Path, label: int) -> list[Row]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_limited(path, MOST_BYTES).decode().splitlines()
+    except InputError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read as text: {error}") from None
+        raise InputError(f"{path} cannot be read as text: {one_line(error)}") from None
     rows = []
     for number, line in enumerate(lines, start=1):
         words = line.rsplit(maxsplit=5)  # from the right: an id may hold spaces
@@ -66,6 +70,6 @@ def _read_class(path: Path, label: int) -> list[Row]:
         try:
             score, xmin, ymin, xmax, ymax = map(float, words[1:])
         except ValueError as error:
-            raise InputError(f"{where}: {error}; expected {_LINE}") from None
+            raise InputError(f"{where}: {one_line(error)}; expected {_LINE}") from None
         rows.append(Row(where, words[0].strip(), label, (xmin - 1, ymin - 1, xmax, ymax), score))
     return rows

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import urllib.error
 
 import pytest
+from torchvision.datasets.utils import extract_archive
 
 from spyolo.data import download
 from spyolo.data.annotation import Thing
@@ -33,6 +36,24 @@ def test_what_is_not_published_is_not_asked_for(tmp_path, asked, split):
     with pytest.raises(InputError, match=f"{split} cannot be fetched; published with their truth are 2007:trainval"):
         download_voc(tmp_path, split)
     assert asked == []
+
+
+@pytest.mark.parametrize("name", ["../outside", "link/outside"])
+def test_an_archive_cannot_leave_its_folder(tmp_path, monkeypatch, name):
+    """Unpacked by torchvision, as a published one is (whose checksum was checked before)."""
+    archive, root = tmp_path / "a.tar", tmp_path / "data"
+    with tarfile.open(archive, "w") as tar:
+        if name.startswith("link"):
+            link = tarfile.TarInfo("link")
+            link.type, link.linkname = tarfile.SYMTYPE, str(tmp_path)
+            tar.addfile(link)
+        info = tarfile.TarInfo(name)
+        info.size = 4
+        tar.addfile(info, io.BytesIO(b"evil"))
+    monkeypatch.setattr(download, "VOCDetection", lambda *_, **__: extract_archive(archive, root))
+    with pytest.raises(InputError, match=r"VOC 2007 trainval could not be fetched .*(outside the destination|absolute path)"):
+        download_voc(root, "2007:trainval")
+    assert not (tmp_path / "outside").exists()
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route"), RuntimeError("File not found or corrupted."), OSError("disk full")])

@@ -9,6 +9,11 @@ def split_steps(timesteps: int, parts: int) -> list[int]:
     Raises:
         ValueError: more parts than steps, or fewer than one.
     """
+    return [steps_of_part(timesteps, parts, i) for i in range(max(parts, 1))]
+
+
+def steps_of_part(timesteps: int, parts: int, i: int) -> int:
+    """Steps of part i of `split_steps`, whatever their number without a list of them all."""
     if not 1 <= parts <= timesteps:
         raise ValueError(f"parts must be between 1 and the number of steps, {timesteps}; got {parts}")
-    return [timesteps // parts + (i < timesteps % parts) for i in range(parts)]
+    return timesteps // parts + (i < timesteps % parts)

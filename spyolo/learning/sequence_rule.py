@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.learning.fptt import Closure
-from spyolo.learning.parts import split_steps
+from spyolo.learning.parts import steps_of_part
 
 Loss = Callable[[Tensor, Any], Tensor]  # (output [B, outputs], target) -> scalar, a mean over the batch
 
@@ -79,7 +79,7 @@ class SequenceRule(ABC):
         self.hold = False
         self.after_update: Callable[[], None] = lambda: None
         self.state: Any = None
-        self._plan: list[int] = []
+        self._part = self._parts = 0
 
     def start(self, timesteps: int) -> None:
         """Begin a batch of sequences of `timesteps` steps, neurons at rest.
@@ -88,7 +88,8 @@ class SequenceRule(ABC):
             ValueError: more parts than steps.
         """
         self.state, self.timesteps = None, timesteps
-        self._plan = split_steps(timesteps, timesteps if self.parts == "all" else int(self.parts))[::-1]
+        self._part, self._parts = 0, timesteps if self.parts == "all" else int(self.parts)
+        self._length = steps_of_part(timesteps, self._parts, 0)
         self._steps = self._targets = 0
         if not self.hold:
             self.update.optimizer.zero_grad(set_to_none=True)
@@ -106,20 +107,20 @@ class SequenceRule(ABC):
         Raises:
             RuntimeError: `start` was not called, or announced fewer steps.
         """
-        if not self._plan:
+        if self._part >= self._parts:
             raise RuntimeError("step() after the last step: call start(timesteps) first")
         seen = self._advance(x, target, weight, loss or self.loss)
         self._steps += 1
         self._targets += target is not None
-        if self._steps == self._plan[-1]:
+        if self._steps == self._length:
             self._end_part()
         return seen
 
     def finish(self) -> None:
         """End the batch; a sequence that stopped early updates on what it showed."""
-        if self._plan and self._steps:
+        if self._part < self._parts and self._steps:
             self._end_part()
-        self._plan = []
+        self._part = self._parts
 
     def end_epoch(self) -> None:
         self.update.end_epoch()
@@ -141,7 +142,8 @@ class SequenceRule(ABC):
                 self.update.optimizer.zero_grad(set_to_none=True)
                 self.after_update()
         self._close()
-        self._plan.pop()
+        self._part += 1
+        self._length = steps_of_part(self.timesteps, self._parts, self._part)
         self._steps = self._targets = 0
 
     def _begin(self) -> None:  # noqa: B027 - most rules have nothing to do here

@@ -76,12 +76,13 @@ class SLTT(SequenceRule):
         self._generator = torch.Generator().manual_seed(seed)
 
     def _begin(self) -> None:
-        chosen = torch.randperm(self.timesteps, generator=self._generator)[: self.learn_at].tolist()
-        self._chosen, self._now = set(chosen), 0
+        self._left = self.timesteps if self.learn_at is None else min(self.learn_at, self.timesteps)
+        self._to_come = self.timesteps
 
     def _advance(self, x: Tensor, target: Any, weight: float, loss: Loss) -> Seen:
-        learn = target is not None and self._now in self._chosen
-        self._now += 1
+        chosen = self._left / self._to_come > torch.rand((), generator=self._generator).item()  # all sets of `steps` steps alike
+        self._left, self._to_come = self._left - chosen, self._to_come - 1
+        learn = target is not None and chosen
         with torch.set_grad_enabled(learn):
             output, state = self.network(x, self.state)
             value = None if target is None else loss(output, target)

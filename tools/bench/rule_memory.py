@@ -1,0 +1,125 @@
+"""Memory, work and time a step of every learning rule against the length of the sequence: a table and a figure.
+
+    python tools/bench/rule_memory.py --out docs/images/rule_memory.png [--timesteps 100 1000 10000] [--batch 16] [--units 64]
+
+Inputs are made step by step. Columns: bytes that autograd saved and bytes that the allocator handed out, at their highest, over parameters
+and optimizer; growth of the process; multiply-accumulates of products a step (FLOP counter / 2) and numbers written by all operations a
+step (elementwise work); milliseconds a step. BPTT stops at --bptt-limit steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from spyolo.learning import build_rule
+from spyolo.learning.memory import MemoryMeter, process_memory, reset_process_peak
+from spyolo.neurons import Readout, Stack, dense_cell
+
+ROWS = {  # label: (rule, cell, recurrent, options)
+    "BPTT, LTC": ("bptt", "ltc", True, {}),
+    "FPTT, LTC": ("fptt", "ltc", True, {}),
+    "SLTT, LTC": ("sltt", "ltc", True, {}),
+    "e-prop, ALIF": ("eprop", "alif", True, {}),
+    "OSTL without H, sSNU": ("ostl", "ssnu", True, {"with_h": False}),
+    "OSTL with H, sSNU": ("ostl", "ssnu", True, {}),
+    "OTTT, LIF": ("ottt", "lif", False, {}),
+}
+
+
+class Cost(NamedTuple):
+    saved: int
+    allocated: int
+    process: int
+    macs: int
+    written: int
+    ms: float
+
+
+def run(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, outputs: int = 4) -> Cost:
+    name, kind, recurrent, options = ROWS[label]
+    torch.manual_seed(0)
+    net = Stack([dense_cell(kind, inputs, units, recurrent=recurrent)], Readout(units, outputs))
+    optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for w in net.parameters():
+        w.grad = torch.zeros_like(w)
+    optimizer.step()
+    optimizer.zero_grad()
+    gc.collect()
+    meter, counter = MemoryMeter(list(net.parameters())), FlopCounterMode(display=False)
+    reset_process_peak()
+    before, watched, spent, macs = process_memory(), 0, 0.0, 0
+    with meter.watch_saved():
+        rule = build_rule(name, net, optimizer, nn.functional.mse_loss, **options)
+        rule.start(timesteps)
+        for t in range(timesteps):
+            x, y = torch.randn(batch, inputs), torch.zeros(batch, outputs)
+            # traces with H change their layout after fan-in steps; BPTT's backward, and so its peak, is in the last step
+            if t < units + inputs + 5 or t >= timesteps - 5 or (t % max(timesteps // 20, 1) == 0 and name != "bptt"):
+                with counter, meter:
+                    rule.step(x, y)
+                watched, macs = watched + 1, counter.get_total_flops() // 2
+            else:
+                begin = time.perf_counter()
+                rule.step(x, y)
+                spent += time.perf_counter() - begin
+        rule.finish()
+    timed = timesteps - watched
+    return Cost(meter.saved, meter.allocated, max(process_memory(peak=True) - before, 0), macs // watched, meter.written // watched,
+                1e3 * spent / timed if timed else float("nan"))  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--timesteps", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--bptt-limit", type=int, default=1000)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--units", type=int, default=64)
+    parser.add_argument("--out", type=Path, default=Path("rule_memory.png"))
+    args = parser.parse_args()
+    print(f"batch {args.batch}, {args.units} units, fp32, PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    print("| rule | T | saved, MB | allocated, MB | process, MB | MMAC a step | M numbers a step | ms a step |")
+    print("|---|---|---|---|---|---|---|---|")
+    curves: dict[str, list[tuple[int, float, float]]] = {}
+    for label in ROWS:
+        run(label, 5, args.batch, args.units)  # warm up: libraries load, kernels compile
+        for timesteps in args.timesteps:
+            if label.startswith("BPTT") and timesteps > args.bptt_limit:
+                continue
+            c = run(label, timesteps, args.batch, args.units)
+            row = (f"{c.saved / 1e6:.3f}", f"{c.allocated / 1e6:.3f}", f"{c.process / 1e6:.1f}", f"{c.macs / 1e6:.2f}",
+                   f"{c.written / 1e6:.3f}", f"{c.ms:.2f}" if c.ms == c.ms else "")  # fmt: skip
+            print(f"| {label} | {timesteps} | " + " | ".join(row) + " |", flush=True)
+            curves.setdefault(label, []).append((timesteps, (c.saved + c.allocated) / 1e6, c.process / 1e6))
+    plot(curves, args.out)
+
+
+def plot(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True, layout="constrained")
+    for label, points in curves.items():
+        t, tensors, process = zip(*points)
+        axes[0].plot(t, tensors, "o-", label=label)
+        axes[1].plot(t, process, "o-", label=label)
+    for axis, title in zip(axes, ("saved for backward + handed out", "growth of the process")):
+        axis.set(xscale="log", yscale="log", xlabel="steps of the sequence", ylabel="MB", title=title)
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=7)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+    print(f"\nwrote {path}")
+
+
+if __name__ == "__main__":
+    main()

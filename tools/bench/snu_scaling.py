@@ -1,0 +1,58 @@
+"""Time a step of OSTL against the number n of units: feed-forward SNU stacks are O(n^2), a recurrent layer with H is O(n^4).
+
+    python tools/bench/snu_scaling.py [--units 128 256 512 1024] [--recurrent 16 32 64 128]
+
+Batch 1, float32, an update (SGD) after each step; the median of --steps steps. The exponent is that between a row and the one before; the
+step's fixed cost (some 0.3 ms of Python) hides it in small networks. Feed-forward: two layers of n SNUs on n inputs, 10 outputs.
+Recurrent: one layer of n sSNUs on n inputs, timed past 2n + 1 steps, where its traces have reached their full size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import time
+
+import torch
+from torch import nn
+
+from spyolo.learning import build_rule
+from spyolo.neurons import Readout, Stack, dense_cell
+
+
+def milliseconds(net: Stack, inputs: int, steps: int, skip: int) -> float:
+    rule = build_rule("ostl", net, torch.optim.SGD(net.parameters(), lr=1e-4), nn.functional.mse_loss, parts="all", memory_bound=2**34)
+    x, y, times = torch.randn(1, inputs), torch.zeros(1, 10), []
+    rule.start(steps + skip)
+    for t in range(steps + skip):
+        begin = time.perf_counter()
+        rule.step(x, y)
+        if t >= skip:
+            times.append(time.perf_counter() - begin)
+    return 1e3 * sorted(times)[len(times) // 2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--units", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
+    parser.add_argument("--recurrent", type=int, nargs="+", default=[16, 32, 64, 128])
+    parser.add_argument("--steps", type=int, default=40)
+    args = parser.parse_args()
+    torch.manual_seed(0)
+    print(f"batch 1, fp32, PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    for title, sizes, kinds, recurrent in (
+        ("feed-forward SNU, two layers", args.units, ["snu", "snu"], False), ("recurrent sSNU with H", args.recurrent, ["ssnu"], True),
+    ):  # fmt: skip
+        print(f"| {title}: n | ms a step | exponent |\n|---|---|---|")
+        before: tuple[int, float] | None = None
+        for n in sizes:
+            net = Stack([dense_cell(kind, n, n, recurrent=recurrent) for kind in kinds], Readout(n, 10))
+            ms = milliseconds(net, n, args.steps if not recurrent else min(args.steps, 15), 2 * n + 5 if recurrent else 5)
+            exponent = "" if before is None else f"{math.log(ms / before[1]) / math.log(n / before[0]):.2f}"
+            print(f"| {n} | {ms:.3f} | {exponent} |", flush=True)
+            before = n, ms
+        print()
+
+
+if __name__ == "__main__":
+    main()

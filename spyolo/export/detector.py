@@ -204,7 +204,7 @@ def state_at_rest(detector: SpikingYOLO, size: int) -> DetectorState:
     found: dict[str, Any] = {}
     names = {cell.unit: name for name, cell in detector.named_modules() if isinstance(getattr(cell, "unit", None), LTCUnit)}
     for unit in names:
-        unit.register_forward_pre_hook(lambda m, a: found.__setitem__(names[m], a[1]))
+        unit.register_forward_pre_hook(lambda m, a: found.__setitem__(names[m], m.initial_state(a[0])))
     device = next(detector.parameters()).device
     _, state = detector(torch.zeros(1, detector.spec.in_channels, size, size, dtype=torch.uint8, device=device))
     return DetectorState({name: found.get(name) for name in state.cells}, state.readouts)

@@ -100,8 +100,8 @@ class Bench:
             worst = max(c.membrane for c in checks.values())
             margin = max(c.margin for c in checks.values())
             equal = all(c.equal for c in checks.values())
-            print(f"layer by layer, {count} {name} pictures: max difference {worst:.1e} (limit {v.TOLERANCE:g}), "
-                  f"{flipped} of {neurons} spikes flipped, at most {margin:.1e} from the threshold: {'equal' if equal else 'NOT EQUAL'}")  # fmt: skip
+            print(f"layer by layer, {count} {name} pictures: {'equal' if equal else 'NOT EQUAL'}; at most {worst:.1e} apart (limit "
+                  f"{v.TOLERANCE:g}), {flipped} of {neurons} spikes flipped, at most {margin:.1e} from the threshold")  # fmt: skip
             out[name] = {"difference": worst, "flipped": flipped, "of": neurons, "margin": margin, "equal": equal}
         return out
 

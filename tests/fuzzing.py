@@ -19,7 +19,15 @@ def mutate(seeds: list[bytes], rng: random.Random) -> bytes:
     data = bytearray(rng.choice(seeds))
     for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 5, 8))):
         rng.choice(OPERATIONS)(data, seeds, rng)
-    return bytes(data[: 1 << 20])
+    return bytes(data[: 1 << 23])
+
+
+def mutate_header(seeds: list[bytes], rng: random.Random) -> bytes:
+    """A safetensors file whose header is spoilt and whose length of it is right."""
+    whole = rng.choice(seeds)
+    end = 8 + int.from_bytes(whole[:8], "little")
+    header = mutate([whole[8:end]], rng)
+    return len(header).to_bytes(8, "little") + header + whole[end:]
 
 
 def _place(data: bytearray, rng: random.Random) -> int:

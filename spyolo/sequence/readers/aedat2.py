@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from spyolo.errors import InputError
+from spyolo.files import read_limited
 from spyolo.sequence.readers.events import Events, checked
 
 
@@ -21,7 +22,7 @@ def read_aedat2(path: Path, width: int = 128, height: int = 128) -> Events:
         InputError: not this format, cut off, of another sensor, or with a time that goes back.
     """
     try:
-        data = path.read_bytes()
+        data = read_limited(path, 1 << 30)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if not data.startswith(b"#"):

@@ -8,6 +8,7 @@ capacity, number, number of valid events (int32 each). A polarity event: 32 bits
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -15,6 +16,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from spyolo.errors import InputError
+from spyolo.files import one_line, read_limited, shortened
 from spyolo.sequence.readers.events import Events, checked
 
 HEAD = np.dtype(
@@ -22,6 +24,7 @@ HEAD = np.dtype(
      ("valid", "<i4")]
 )  # fmt: skip
 POLARITY = 1
+LONGEST = 1 << 16  # line of a header
 
 
 class Gesture(NamedTuple):
@@ -34,13 +37,13 @@ class Gesture(NamedTuple):
 
 def skip_header(file: BinaryIO, path: Path) -> None:
     """Go to the first packet."""
-    line = file.readline()
+    line = file.readline(LONGEST)
     if not line.startswith(b"#!AER-DAT3"):
         raise InputError(f"{path}: not an AEDAT 3 file (its first line is {line[:20]!r})")
     while line.startswith(b"#"):
         if line.strip().upper() == b"#!END-HEADER":
             return
-        line = file.readline()
+        line = file.readline(LONGEST)
     raise InputError(f"{path}: its header has no end (#!END-HEADER)")
 
 
@@ -61,14 +64,15 @@ def packets(path: Path) -> Iterator[np.ndarray]:
                 raise InputError(f"{path}: cut off inside the head of a packet")
             told = np.frombuffer(head, HEAD)[0]
             size, capacity, number = int(told["size"]), int(told["capacity"]), int(told["number"])
-            if size < 8 or not 0 <= number <= capacity:
+            if size < 8 or size % 4 or not 0 <= number <= capacity or told["overflow"] < 0:
                 raise InputError(f"{path}: a packet of {number} of {capacity} events of {size} bytes makes no sense; the file is damaged")
+            left = os.fstat(file.fileno()).st_size - file.tell()  # asked before anything of the announced size is made
+            if left < capacity * size:
+                raise InputError(f"{path}: cut off: a packet announces {capacity * size} bytes, {left} are left")
             if told["type"] != POLARITY:
                 file.seek(capacity * size, 1)
                 continue
             body = file.read(capacity * size)
-            if len(body) < capacity * size:
-                raise InputError(f"{path}: cut off: a packet announces {capacity * size} bytes, {len(body)} are left")
             words = np.frombuffer(body, "<u4").reshape(capacity, size // 4)[:number, :2].astype(np.uint64)
             words[:, 1] += np.uint64(int(told["overflow"]) << 31)
             yield words[words[:, 0] & 1 == 1]
@@ -95,15 +99,17 @@ def read_labels(path: Path, classes: int = 11) -> list[Gesture]:
         InputError: no such file, or a line that is no gesture.
     """
     try:
-        lines = list(csv.reader(path.read_text().splitlines()))
+        lines = list(csv.reader(read_limited(path, 1 << 24).decode().splitlines()))
     except OSError as error:
         raise InputError(f"{path}: the labels of a recording cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: no table of labels ({one_line(error)})") from None
     found = []
     for number, line in enumerate(lines[1:], 2):
         try:
             label, start, end = (int(v) for v in line)
         except ValueError:
-            raise InputError(f"{path}, line {number}: expected class,start,end in microseconds, got {','.join(line)!r}") from None
+            raise InputError(f"{path}, line {number}: expected class,start,end in microseconds, got {shortened(','.join(line))}") from None
         if not 1 <= label <= classes or end <= start:
             raise InputError(f"{path}, line {number}: class {label} from {start} to {end} is no gesture (classes are 1 to {classes})")
         found.append(Gesture(label - 1, start, end))

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import gzip
+import io
+import math
 import zlib
 from pathlib import Path
 
 import numpy as np
 
 from spyolo.errors import InputError
+from spyolo.files import one_line, read_limited
+
+MOST_BYTES = 1 << 30
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -18,14 +23,21 @@ def read_idx(path: Path) -> np.ndarray:
         InputError: no such file, not this format, or cut off.
     """
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = read_limited(path, MOST_BYTES)
+        if path.suffix == ".gz":
+            with gzip.open(io.BytesIO(data)) as file:  # a thousandth of it may be on disk
+                data = file.read(MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({one_line(error)})") from None
+    if len(data) > MOST_BYTES:
+        raise InputError(f"{path}: more than {MOST_BYTES:,} bytes unpacked, which no such file has")
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise InputError(f"{path}: not an IDX file of bytes (it starts with {data[:4]!r})")
     begin = 4 + 4 * data[3]
+    if data[3] > 8 or len(data) < begin:
+        raise InputError(f"{path}: cut off inside its head, or of {data[3]} dimensions, which no such file has")
     shape = tuple(np.frombuffer(data[4:begin], ">u4").tolist())
-    if len(data) - begin != int(np.prod(shape)):
+    if len(data) - begin != math.prod(shape):
         raise InputError(f"{path}: cut off or too long: {shape} bytes are announced, {len(data) - begin} are there")
     return np.frombuffer(data, np.uint8, offset=begin).reshape(shape)
 

@@ -6,13 +6,16 @@ it says that 2^13 microseconds passed without one that could be written.
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from spyolo.errors import InputError
+from spyolo.files import one_line, read_limited
 from spyolo.sequence.readers.events import Events, checked
 
+MOST_BYTES = 16 << 30
 SIDE = 34
 OVERFLOW_ROW, OVERFLOW = 240, 1 << 13
 
@@ -24,7 +27,7 @@ def read_bin(path: Path, side: int = SIDE) -> Events:
         InputError: cut off, of another sensor, or with a time that goes back.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.frombuffer(read_limited(path, 1 << 28), np.uint8)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     if len(data) % 5:
@@ -47,14 +50,24 @@ class Recordings:
     def __init__(self, path: Path, split: str, side: int = SIDE) -> None:
         self.path, self.split, self.side = path, split, side
         try:
-            with np.load(path) as file:
+            with zipfile.ZipFile(path) as archive:
+                unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > MOST_BYTES:
+                raise InputError(f"{path}: {unpacked:,} bytes unpacked, more than {MOST_BYTES:,}")
+            with np.load(path, allow_pickle=False) as file:
                 self.t, self.x, self.y, self.p, self.offsets, self.label = (
                     file[f"{split}_{k}"] for k in ("t", "x", "y", "p", "offsets", "label")
                 )
         except KeyError as error:
             raise InputError(f"{path}: the array {error.args[0].split()[0]} is missing") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: not readable as .npz ({error})") from None
+        except InputError:
+            raise
+        except Exception as error:  # a damaged archive makes zipfile, zlib and numpy raise errors of their own
+            raise InputError(f"{path}: not readable as .npz ({one_line(error) or type(error).__name__})") from None
+        for name in ("t", "x", "y", "p", "offsets", "label"):
+            array = getattr(self, name)
+            if array.ndim != 1 or array.dtype.kind not in "iu":
+                raise InputError(f"{path}: the array {split}_{name} is {array.dtype} {array.shape}; whole numbers in one row are wanted")
         lengths = {k: len(getattr(self, k)) for k in ("t", "x", "y", "p")}
         if len(set(lengths.values())) > 1:
             raise InputError(f"{path}: the arrays of the events of {split} differ in length: {lengths}")

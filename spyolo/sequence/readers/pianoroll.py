@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from spyolo.errors import InputError
+from spyolo.files import one_line
 
 KEYS = 88
 
@@ -29,7 +30,7 @@ def read_rolls(path: Path) -> dict[str, list[np.ndarray]]:
     except KeyError as error:
         raise InputError(f"{path}: holds no {error.args[0]}: not a file of piano rolls") from None
     except Exception as error:  # scipy raises many types for a damaged file
-        raise InputError(f"{path}: not readable as a MATLAB file ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{path}: not readable as a MATLAB file ({one_line(error) or type(error).__name__})") from None
     for split, pieces in rolls.items():
         for i, piece in enumerate(pieces):
             if piece.ndim != 2 or piece.shape[1] != KEYS or not np.isin(piece, (0, 1)).all():

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spyolo.errors import InputError
+from spyolo.files import read_limited
 
 LEVELS = ("char", "word")
 UNKNOWN, END = "<unk>", "<eos>"
@@ -60,7 +61,7 @@ def tokens(text: str, level: str) -> list[str]:
 
 def read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_limited(path, 1 << 30).decode().replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

@@ -10,14 +10,35 @@ import torch
 from spyolo.config import Config
 from spyolo.data import VOC_CLASSES, AugmentSettings, Batches, DetectionDataset, VOCSet, load_batches
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
+from spyolo.distributed import ALONE, Peers
 from spyolo.learning import BPTT, FPTT, Rule, split_steps
 from spyolo.running import EpochOrder
 
 
-def choose_workers(asked: int) -> int:
-    """-1: all cores but two, at most 8. On two cores each step would wait for the training thread whose core a loader holds: there the
-    trainer loads its pictures itself."""
-    return max(0, min(8, (os.cpu_count() or 1) - 2)) if asked < 0 else asked
+def choose_workers(asked: int, peers: Peers = ALONE) -> int:
+    """-1: all cores but two, shared among this machine's processes, at most 8 each. On two cores each step would wait for the training
+    thread whose core a loader holds: there the trainer loads its pictures itself."""
+    return max(0, min(8, ((os.cpu_count() or 1) - 2) // peers.local_world)) if asked < 0 else asked
+
+
+def check_batch(config: Config, pictures: int, peers: Peers) -> None:
+    """See that each process gets an equal share of each batch, in equal pieces: else their gradients could not simply be added.
+
+    Raises:
+        InputError: it does not divide, or there are too few pictures for one batch.
+    """
+    shares = peers.world * config.accumulate
+    if config.batch % shares:
+        pieces = f", each in {config.accumulate} pieces (accumulate)" if config.accumulate > 1 else ""
+        near = max(1, round(config.batch / shares)) * shares
+        peers.refuse(
+            f"a batch of {config.batch} pictures cannot be shared equally by {peers.world} process(es){pieces}: "
+            f"make --batch a multiple of {shares}, such as {near}"
+        )
+    if shares > 1 and pictures < config.batch:
+        peers.refuse(
+            f"{pictures} pictures to train on are less than one batch of {config.batch}; several processes or pieces need a whole one"
+        )
 
 
 def class_names(config: Config) -> tuple[str, ...]:
@@ -56,10 +77,10 @@ def validation_set(config: Config, limit: int = 0) -> DetectionDataset:
     return DetectionDataset(voc.subset(range(min(limit, len(voc)))) if limit else voc, config.size, "eval")
 
 
-def calibration_batches(config: Config, workers: int, voc: VOCSet | None = None) -> Batches:
+def calibration_batches(config: Config, workers: int, voc: VOCSet | None = None, peers: Peers = ALONE) -> Batches:
     """Training pictures, letterboxed as in evaluation: norm statistics shall fit what the norms will see."""
     dataset = DetectionDataset(voc or training_pictures(config), config.size, "eval")
-    order = EpochOrder(len(dataset), config.batch, config.seed, 0, most=config.recalibrate)
+    order = EpochOrder(len(dataset), config.batch, config.seed, 0, most=config.recalibrate, peers=peers)
     return load_batches(dataset, workers, batch_sampler=order)
 
 

@@ -25,6 +25,8 @@ class Network:
         None, "what sets tau; none: the detector's own", choices=("conv", "depthwise", "pointwise", "static")
     )
     norm: str = option("batch", "norm of the currents, shared over the steps", choices=("batch", "renorm"))
+    sync_norm: bool = option(False, "several processes: take norm statistics over the batches of all (CUDA only)")
+    freeze_norms: bool = option(False, "norms use their running statistics and leave them alone: for warm starts with very small batches")
     threshold: float | None = option(None, "firing threshold; none: the detector's own", low=1e-3)
     surrogate: str | None = option(
         None, "stand-in for the derivative of a spike; none: the detector's own",
@@ -69,7 +71,8 @@ class Learning:
     weight_decay: float = option(5e-4, "decay of convolution weights", low=0)
     momentum: float = option(0.9, "SGD momentum, or Adam's beta1", low=0, high=0.9999)
     epochs: int = option(30, "passes over the training set", low=1)
-    batch: int = option(16, "pictures a batch", low=1)
+    batch: int = option(16, "pictures a batch, over all processes", low=1)
+    accumulate: int = option(1, "pieces in which each process runs its share of a batch, one after the other: less memory", low=1)
     ema: float = option(0.998, "decay of the weights' moving average; 0: none", low=0, high=0.99999)
     amp: str = option("bf16", "autocast of convolutions; the state stays fp32", choices=("bf16", "none"))
 
@@ -129,6 +132,8 @@ class Config(Settings):
             raise InputError(f"{where}: parts ({self.parts}) cannot exceed timesteps ({self.timesteps})")
         if len(self.scale) != 2 or self.scale[0] > self.scale[1]:
             raise InputError(f"{where}: scale needs two numbers, the lower first, got {list(self.scale)}")
+        if self.sync_norm and self.norm != "batch":
+            raise InputError(f"{where}: sync_norm goes with norm batch, not with {self.norm}")
         if self.rate_low > self.rate_high:
             raise InputError(f"{where}: rate_low ({self.rate_low:g}) cannot exceed rate_high ({self.rate_high:g})")
         names = self.classes or ()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.detection import DetectorState
+from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 
 DEAD, SATURATED = 1e-4, 0.9  # mean firing rate of a layer over an epoch
@@ -59,12 +60,13 @@ class Watch:
         detector: what is trained.
         weights: the trained tensors whose gradients are looked at.
         skip: leave out a batch whose values are not finite, and count it in `skipped`. Each update then waits for the device.
+        peers: processes that share the batches: what one of them leaves out, all do.
     """
 
-    def __init__(self, detector: nn.Module, weights: Sequence[Tensor], skip: bool = False) -> None:
+    def __init__(self, detector: nn.Module, weights: Sequence[Tensor], skip: bool = False, peers: Peers = ALONE) -> None:
         names = {id(p): name for name, p in detector.named_parameters()}
         trained = {id(w) for w in weights}
-        self.detector, self.skip = detector, skip
+        self.detector, self.skip, self.peers = detector, skip, peers
         self.weights = [p for p in detector.parameters() if id(p) in trained]  # in forward order
         self.names = [names[id(w)] for w in self.weights]
         self.layers: list[str] = []
@@ -82,8 +84,9 @@ class Watch:
             self.buffers = [b.clone() for b in self.detector.buffers()]
 
     @torch.no_grad()
-    def fine(self, loss: Tensor, state: DetectorState, last: bool) -> bool:
-        """Look at one part of a batch between its backward and its update. `last`: the batch's last part, whose state is looked at.
+    def fine(self, loss: Tensor, states: Sequence[DetectorState], last: bool) -> bool:
+        """Look at one part of a batch between its backward and its update: its loss, and the state of each piece of the batch. `last`:
+        the batch's last part, whose state is looked at.
 
         Returns:
             Whether the update may be made; without `skip` always True, and nothing waits for the device.
@@ -91,12 +94,15 @@ class Watch:
         grads = [w.grad for w in self.weights if w.grad is not None]
         given = iter(torch._foreach_norm(grads) if grads else ())
         norms = [torch.zeros_like(loss) if w.grad is None else next(given) for w in self.weights]
-        sums = layer_sums(state) if last or self.skip else {}
+        each = [layer_sums(state) for state in states] if last or self.skip else [{}]
+        sums = {name: torch.stack([s[name] for s in each]).sum() for name in each[0]}
         self.layers = list(sums) or self.layers
         row = torch.stack([v.float() for v in (loss.detach(), *norms, *sums.values())])
-        if self.skip and not all(finite := row.isfinite().tolist()):
-            self.leave_out(finite)
-            return False
+        if self.skip:
+            finite = row.isfinite().tolist()
+            if self.peers.agree([not all(finite)], row.device)[0]:
+                self.leave_out(finite)
+                return False
         self.rows.append(row)
         self.batches.append(self.batch)
         self.in_a_row = 0
@@ -112,7 +118,7 @@ class Watch:
             b.copy_(before)
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if self.in_a_row >= IN_A_ROW:
-            raise InputError(f"{IN_A_ROW} batches in a row had to be left out: {self.what(finite)}")
+            self.peers.refuse(f"{IN_A_ROW} batches in a row had to be left out: {self.what(finite)}")
 
     # ---- now and then ----------------------------------------------------------------------------------------------------------------
 
@@ -137,6 +143,8 @@ class Watch:
         """Where a row first was not finite. State: the first layer that ran; gradient: the last, since it runs backward."""
         loss, grads, layers = finite[0], finite[1 : 1 + len(self.names)], finite[1 + len(self.names) :]
         still = " (the loss still is)" if loss else ""
+        if all(finite):
+            return "values of another process are not finite"
         if not all(layers):
             return f"the state of {self.layers[layers.index(False)]} is not finite{still}"
         if not loss:

@@ -12,18 +12,21 @@ from torch import Tensor, nn
 from torch.utils.data import Sampler
 from tqdm import tqdm
 
+from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 from spyolo.settings import Settings
 
 
-def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one.
+def choose_device(name: str, peers: Peers = ALONE) -> torch.device:
+    """`auto` is CUDA where there is one; of several processes on a machine each takes a GPU of its own.
 
     Raises:
         InputError: a device this machine or torch does not have.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if peers.world > 1 and name == "cuda":
+        name = f"cuda:{peers.local_rank}"
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)
@@ -40,10 +43,11 @@ class EpochOrder(Sampler[list[int]]):
         batch: pictures a batch; a short last batch is left out unless it is the only one.
         first: batches of the epoch to skip (they were seen before an interruption).
         most: stop after so many batches; 0: at the end.
+        peers: whose share of each batch it gives: the batches are the same whatever the number of processes.
     """
 
-    def __init__(self, count: int, batch: int, seed: int, epoch: int, first: int = 0, most: int = 0) -> None:
-        self.batch, self.first = batch, first
+    def __init__(self, count: int, batch: int, seed: int, epoch: int, first: int = 0, most: int = 0, peers: Peers = ALONE) -> None:
+        self.batch, self.first, self.peers = batch, first, peers
         self.order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch)).tolist()
         whole = max(1, count // batch)
         self.per_epoch = min(whole, most) if most else whole
@@ -53,7 +57,7 @@ class EpochOrder(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for i in range(self.first, self.per_epoch):
-            yield self.order[i * self.batch : (i + 1) * self.batch]
+            yield self.peers.share_of(self.order[i * self.batch : (i + 1) * self.batch])
 
 
 def build_optimizer(config: Settings, model: nn.Module) -> torch.optim.Optimizer:

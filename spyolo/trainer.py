@@ -2,17 +2,18 @@
 
 The state of a run is its position (epoch, batch), the weights and what the rule, the EMA and the optimizer remember; order and
 augmentation are functions of (seed, epoch, sample). So a run that was killed goes on from its last checkpoint to the same weights.
+Several processes (`peers`) run it together, each on its share of every batch; the first one alone writes (docs/scaling.md).
 """
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import time
+import warnings
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, save_tensors, save_weights
 from spyolo.config import Config
 from spyolo.data import load_batches
+from spyolo.distributed import ALONE, Peers, synchronised
 from spyolo.errors import InputError
 from spyolo.evaluation.metrics import evaluate_detections
 from spyolo.files import held, write_whole
@@ -44,27 +46,33 @@ class Trainer:
         config: the run.
         resume: go on from the run folder's last checkpoint, or from the start if it was killed before its first.
         quiet: no progress bars.
+        peers: the processes that train together.
 
     Raises:
         InputError: a run folder that already holds a run (without `resume`), data or weights that do not fit.
     """
 
-    def __init__(self, config: Config, *, resume: bool = False, quiet: bool = False) -> None:
-        self.config, self.quiet = config, quiet
+    def __init__(self, config: Config, *, resume: bool = False, quiet: bool = False, peers: Peers = ALONE) -> None:
+        self.config, self.quiet, self.peers = config, quiet or not peers.first, peers
         self.folder = RunFolder(config.out)
-        self.device = choose_device(config.device)
-        resume = resume and self.folder.has_checkpoint
-        if not resume and self.folder.has_checkpoint:
-            raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
+        self.device = choose_device(config.device, peers)
+        holds = peers.first_does(lambda: self.folder.has_checkpoint)
+        resume = resume and holds
+        if not resume and holds:
+            peers.refuse(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.classes = builders.class_names(config)
-        self.workers = builders.choose_workers(config.workers)
+        self.workers = builders.choose_workers(config.workers, peers)
         self.train_set = builders.training_set(config, builders.training_pictures(config))
         self.val_set = builders.validation_set(config, config.eval_limit)
         if not len(self.train_set):
             raise InputError(f"{config.data}: the splits {config.train} hold no picture to train on")
+        builders.check_batch(config, len(self.train_set), peers)
         self.detector = builders.detector(config, len(self.classes)).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.sync_norm and peers.world > 1:
+            self.detector = synchronised(self.detector, self.device)
         self.warm = bool(config.init) and not resume
         self.untouched = initialise(self.detector, config.init) if self.warm else []
+        peers.copy_first_(list(self.detector.state_dict().values()))
         self.pieces: list[Piece] = pieces_of(config.init) if self.warm else []
         self.loss = builders.loss(config)
         self.optimizer = build_optimizer(config, self.detector)
@@ -76,28 +84,26 @@ class Trainer:
         self.per_epoch = EpochOrder(len(self.train_set), config.batch, 0, 0).per_epoch
         self.history: list[Row] = []
         self.best = -1.0
-        self.meters = torch.zeros(len(METERS), dtype=torch.float64, device=self.device)
-        self.rates: dict[str, Tensor] = {}  # sums over the epoch of each layer's firing rate
+        # Sums over the epoch, a row (an entry) for each process, of which each fills its own: so they are resumed to the bit.
+        self.meters = torch.zeros(peers.world, len(METERS), dtype=torch.float64, device=self.device)
+        self.rates: dict[str, Tensor] = {}  # each layer's firing rate, [world]
         self.skipped = 0  # batches of the epoch left out
-        self.watch = Watch(self.detector, self.rule.weights, skip=config.nonfinite == "skip")
+        self.watch = Watch(self.detector, self.rule.weights, skip=config.nonfinite == "skip", peers=peers)
         self.recent: deque[list[str]] = deque(maxlen=config.check_every)  # ids of the batches since the last look
         self.stopping = False
         self.seconds = 0.0
         if resume:
             self.load()
-        self.found = self.folder.stamp()
+        self.found = self.folder.stamp()  # of use on the first process only
 
     # ---- the story -------------------------------------------------------------------------------------------------------------------
 
     def fit(self) -> bool:
         """Train until done or told to stop; every checkpoint along the way is whole. Returns True when the run is complete."""
         self.started = self.saved = time.monotonic()
-        first = os.environ.get("RANK", "0") == "0"  # of the processes that train one run together, one holds its folder
-        with held(self.folder.path) if first else nullcontext(), stop_on_signals(self):
-            if self.folder.stamp() != self.found:
-                raise InputError(f"{self.folder.path}: another process has trained here meanwhile; --resume it again")
-            self.folder.sweep()
-            write_whole(self.folder.config, self.config.to_yaml())
+        with ExitStack() as stack:
+            self.peers.first_does(lambda: self.take_folder(stack))
+            stack.enter_context(stop_on_signals(self))
             while self.epoch < self.config.epochs and not self.stopping:
                 self.run_epoch()
                 if self.batch < self.per_epoch:
@@ -105,6 +111,14 @@ class Trainer:
                 self.end_epoch()
         self.folder.close()
         return self.epoch >= self.config.epochs
+
+    def take_folder(self, stack: ExitStack) -> None:
+        """Hold the run folder until the stack is closed, and write the config into it."""
+        stack.enter_context(held(self.folder.path))
+        if self.folder.stamp() != self.found:
+            raise InputError(f"{self.folder.path}: another process has trained here meanwhile; --resume it again")
+        self.folder.sweep()
+        write_whole(self.folder.config, self.config.to_yaml())
 
     def run_epoch(self) -> None:
         """The rest of the present epoch's batches, saving now and then."""
@@ -115,14 +129,16 @@ class Trainer:
             self.detector, self.loss, self.rule, self.batches(), self.plan, device=self.device, amp=self.config.amp,
             penalty=engine.Penalty(self.config.rate_weight, self.config.rate_low, self.config.rate_high),
             before_batch=self.set_rates, after_update=self.ema.update, watch=self.watch,
+            accumulate=self.config.accumulate, freeze_norms=self.config.freeze_norms, peers=self.peers,
         )  # fmt: skip
         for batch, log in logs:
             self.batch += 1
             self.recent.append(batch.ids)
             self.gather(log)
             bar.update()
-            stop = self.stopping or self.out_of_time()
-            due = self.batch < self.per_epoch and (stop or time.monotonic() - self.saved > self.config.save_seconds)
+            late = time.monotonic() - self.saved > self.config.save_seconds
+            stop, late = self.peers.agree([self.stopping or self.out_of_time(), late], self.device)
+            due = self.batch < self.per_epoch and (stop or late)
             if due or self.batch % self.config.check_every == 0 or self.batch == self.per_epoch:
                 self.check_and_show(bar)
             if due:
@@ -138,8 +154,8 @@ class Trainer:
         """Log the epoch, evaluate where due, save."""
         self.rule.end_epoch()
         learned = max(1, self.per_epoch - self.skipped)
-        means = (self.meters / learned).tolist()
-        rates = {name: float(total) / learned for name, total in self.rates.items()}
+        means = (self.of_all(self.meters).sum(0) / learned).tolist()
+        rates = {name: float(self.of_all(total).sum()) / learned for name, total in self.rates.items()}
         self.epoch, self.batch = self.epoch + 1, 0
         updates = self.epoch * self.per_epoch * len(self.plan)
         row: Row = {"epoch": self.epoch, "updates": updates, "lr": self.optimizer.param_groups[0]["lr"], **dict(zip(METERS, means))}
@@ -150,30 +166,35 @@ class Trainer:
         self.history.append(row)
         self.meters.zero_()
         self.rates, self.skipped, self.seconds = {}, 0, 0.0
-        self.folder.write_log(self.history)
-        self.folder.board(self.history)
-        self.folder.plot(self.history)
+        if self.peers.first:
+            self.folder.write_log(self.history)
+            self.folder.board(self.history)
+            self.folder.plot(self.history)
         self.save()  # last: killed before it, the epoch's end is done again and writes the same; killed after it, nothing is missing
         if not self.quiet:
             scores = f"  mAP@0.5 {row['voc10_ap50']:.3f}" if "voc10_ap50" in row else ""
             rate = f"  firing rate {row['firing_rate']:.3f}" if self.detector.spiking else ""
             left_out = f"  {row['skipped']} batch(es) left out" if row["skipped"] else ""
             tqdm.write(f"epoch {self.epoch:>3}  loss {row['loss']:.3f}{rate}  {row['seconds']:.0f} s{scores}{left_out}")
-        if unwell := told(rates):
+        if self.peers.first and (unwell := told(rates)):
             tqdm.write(f"epoch {self.epoch:>3}  {unwell}")
 
     def evaluate(self) -> dict[str, Any]:
         """Measure the chosen weights, with norm statistics of their own; keep them as best.safetensors if they are."""
         with self.evaluated_weights():
-            found = self.detect()
-            truth = {name: self.val_set.voc.objects(i) for i, name in enumerate(self.val_set.voc.ids) if name in found}
-            metrics = evaluate_detections(truth, found, self.classes)
-            score = metrics["voc10_ap50"] or 0.0
-            if score > self.best:
-                self.best = score
-                keys = ("voc10_ap50", "voc07_ap50", "voc10_ap50_95", "coco_ap")
-                info = self.info({k: metrics[k] for k in keys if k in metrics} | {"split": self.config.val, "pictures": len(truth)})
-                save_weights(self.folder.best, self.detector, info)
+            found = self.detect()  # each process its share of the pictures; the first one then has them all
+            return self.peers.first_does(lambda: self.judge(found))
+
+    def judge(self, found: dict[str, Detections]) -> dict[str, Any]:
+        """Metrics of what the detector, as it is, has found; keep it if it is the best yet."""
+        truth = {name: self.val_set.voc.objects(i) for i, name in enumerate(self.val_set.voc.ids) if name in found}
+        metrics = evaluate_detections(truth, found, self.classes)
+        score = metrics["voc10_ap50"] or 0.0
+        if score > self.best:
+            self.best = score
+            keys = ("voc10_ap50", "voc07_ap50", "voc10_ap50_95", "coco_ap")
+            info = self.info({k: metrics[k] for k in keys if k in metrics} | {"split": self.config.val, "pictures": len(truth)})
+            save_weights(self.folder.best, self.detector, info)
         return metrics
 
     # ---- its parts -------------------------------------------------------------------------------------------------------------------
@@ -183,7 +204,7 @@ class Trainer:
         if self.epoch >= self.config.epochs - self.config.plain_epochs and self.train_set.preset == "mosaic":
             self.train_set = builders.training_set(self.config, self.train_set.voc, "train")
         self.train_set.set_epoch(self.epoch)
-        order = EpochOrder(len(self.train_set), self.config.batch, self.config.seed, self.epoch, self.batch)
+        order = EpochOrder(len(self.train_set), self.config.batch, self.config.seed, self.epoch, self.batch, peers=self.peers)
         return load_batches(self.train_set, self.workers, batch_sampler=order, pin_memory=self.device.type == "cuda")
 
     def set_rates(self) -> None:
@@ -199,22 +220,30 @@ class Trainer:
         if log is None:
             self.skipped += 1
             return
-        self.meters += torch.stack([log.loss, log.box, log.objectness, log.classes, log.rate]).to(self.meters)
+        rank = self.peers.rank
+        self.meters[rank] += torch.stack([log.loss, log.box, log.objectness, log.classes, log.rate]).to(self.meters)
         for name, rate in log.rates.items():
-            self.rates[name] = self.rates[name] + rate if name in self.rates else rate
+            self.rates.setdefault(name, rate.new_zeros(self.peers.world))[rank] += rate
+
+    def of_all(self, rows: Tensor) -> Tensor:
+        """The sums of all processes, each filled in by its own."""
+        return self.peers.sum_(rows.clone())
 
     def check_and_show(self, bar: Any) -> None:
         """The one place that reads training values back from the device. Comes before every save, so that a checkpoint is always good."""
-        if trouble := self.watch.check():
-            ago, what = trouble
+        trouble = self.watch.check()
+        if self.peers.agree([trouble is not None], self.device)[0]:
+            ago, what = trouble or (0, "values of another process are not finite")
             good = f"the last good checkpoint is {self.folder.last}" if self.folder.last.exists() else "there is no checkpoint yet"
             files = ", ".join(self.train_set.voc.image_path(self.train_set.voc.index(name)).name for name in self.recent[-1 - ago])
-            raise InputError(
+            self.peers.refuse_all(
                 f"epoch {self.epoch + 1}, batch {self.batch - ago} ({files}): {what}; {good}; a lower --lr, a lower --clip or --amp none "
-                "usually mends it; --nonfinite skip leaves such batches out"
+                "usually mends it; --nonfinite skip leaves such batches out",
+                told=trouble is not None,
             )
         learned = max(1, self.batch - self.skipped)
-        bar.set_postfix(loss=f"{float(self.meters[0]) / learned:.3f}", rate=f"{float(self.meters[4]) / learned:.3f}")
+        loss, *_, rate = (self.of_all(self.meters).sum(0) / learned).tolist()
+        bar.set_postfix(loss=f"{loss:.3f}", rate=f"{rate:.3f}")
 
     def out_of_time(self) -> bool:
         return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started
@@ -226,9 +255,10 @@ class Trainer:
         buffers = {k: v.clone() for k, v in self.detector.named_buffers()}
         with swapped(self.rule.weights, chosen):
             try:
-                if self.config.recalibrate and norms(self.detector):
-                    batches = builders.calibration_batches(self.config, self.workers, self.train_set.voc)
+                if self.config.recalibrate and norms(self.detector) and not self.config.freeze_norms:
+                    batches = builders.calibration_batches(self.config, self.workers, self.train_set.voc, self.peers)
                     engine.recalibrate(self.detector, batches, self.timesteps, device=self.device, amp=self.config.amp)
+                    self.peers.mean_statistics(self.detector)
                 yield
             finally:
                 for k, v in self.detector.named_buffers():
@@ -238,8 +268,8 @@ class Trainer:
     def detect(self) -> dict[str, Detections]:
         return engine.detect(
             self.detector, self.val_set, (self.timesteps,), confidence=self.config.confidence, nms_iou=self.config.nms_iou,
-            max_detections=self.config.max_detections, batch_size=self.config.batch, device=self.device, amp=self.config.amp,
-            workers=self.workers, progress=not self.quiet,
+            max_detections=self.config.max_detections, batch_size=self.config.batch // (self.peers.world * self.config.accumulate),
+            device=self.device, amp=self.config.amp, workers=self.workers, progress=not self.quiet, peers=self.peers,
         )[self.timesteps]  # fmt: skip
 
     def info(self, metrics: dict[str, Any]) -> WeightsInfo:
@@ -255,20 +285,23 @@ class Trainer:
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
-        """The whole state of the run, atomically."""
+        """The whole state of the run, atomically; all processes have the same, which is checked first."""
         names = self.weight_names()
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.detector.state_dict().items()}
         for kind, values in self.remembered().items():
             tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
         tensors |= moments(self.optimizer, names)
-        tensors |= {"meters": self.meters} | {f"rates.{name}": rate for name, rate in self.rates.items()}
+        self.peers.check_same(tensors)
+        tensors |= {"meters": self.of_all(self.meters)} | {f"rates.{name}": self.of_all(rate) for name, rate in self.rates.items()}
+        self.saved = time.monotonic()
+        if not self.peers.first:
+            return
         position = {
             "epoch": self.epoch, "batch": self.batch, "per_epoch": self.per_epoch, "ema_updates": self.ema.updates, "best": self.best,
-            "seconds": self.seconds, "skipped": self.skipped,
+            "seconds": self.seconds, "skipped": self.skipped, "world": self.peers.world,
         }  # fmt: skip
         metadata = info_to_metadata(self.info({})) | {"position": position, "history": self.history, "config": self.config.to_dict()}
         save_tensors(self.folder.last, tensors, metadata, keep=self.folder.previous)
-        self.saved = time.monotonic()
 
     def remembered(self) -> dict[str, list[Tensor]]:
         """What is kept per weight besides the weight: the rule's tensors and the EMA."""
@@ -281,7 +314,7 @@ class Trainer:
 
     def load(self) -> None:
         """Take up the run where its last checkpoint left it."""
-        tensors, metadata = self.folder.load_last()
+        tensors, metadata = self.peers.first_does(self.folder.load_last)
         try:
             position, history = json.loads(metadata["position"]), json.loads(metadata["history"])
             self.check_same_run(position, json.loads(metadata["config"])["learning"])
@@ -293,11 +326,19 @@ class Trainer:
                     for name, v in zip(names, values):
                         v.copy_(tensors[f"{kind}.{name}"])
             load_moments(self.optimizer, tensors, names)
-            self.meters.copy_(tensors["meters"])
-            self.rates = {k.removeprefix("rates."): v.to(self.device) for k, v in tensors.items() if k.startswith("rates.")}
+            world = int(position.get("world", 1))
+            self.meters.copy_(self.peers.own_rows(tensors["meters"].reshape(world, -1)))
+            rates = {k.removeprefix("rates."): v for k, v in tensors.items() if k.startswith("rates.")}
+            self.rates = {name: self.peers.own_rows(v.reshape(world, 1)).flatten().to(self.device) for name, v in rates.items()}
             self.epoch, self.batch, self.ema.updates = (int(position[k]) for k in ("epoch", "batch", "ema_updates"))
             self.best, self.seconds, self.skipped = float(position["best"]), float(position["seconds"]), int(position.get("skipped", 0))
             self.history = [dict(row) for row in history]
+            if world != self.peers.world and self.peers.first:
+                warnings.warn(
+                    f"{self.folder.last} was written by {world} process(es) and goes on with {self.peers.world}: the same batches of "
+                    f"{self.config.batch} pictures, shared out anew. Sums are rounded otherwise, so the weights will not be the same bits",
+                    stacklevel=3,
+                )
         except InputError:
             raise
         except (LookupError, TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError) as error:

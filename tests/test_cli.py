@@ -239,14 +239,18 @@ def test_train_tells_the_result_and_goes_on_when_asked(sample_root, tmp_path, ca
     assert run("eval", [*ema, "--limit", "1", "--workers", "0", "--quiet", "--json", str(tmp_path / "m.json")]) == 0
 
 
-def test_without_data_the_sample_set_is_drawn(tmp_path, monkeypatch):
+def test_without_data_the_sample_set_is_drawn(monkeypatch):
+    from spyolo import trainer
     from spyolo.cli import train
     from spyolo.data import sample
 
     drawn = []
     monkeypatch.setattr(sample, "make_sample", lambda folder, **_: drawn.append(folder))
-    config = train.resolve(train.parser().parse_args(["--lr", "0.5"]))
-    assert drawn == [train.SAMPLE_FOLDER] and config.data == str(train.SAMPLE_FOLDER)
+    monkeypatch.setattr(trainer, "Trainer", lambda config, **_: drawn.append(config) or exec("raise SystemExit"))
+    with pytest.raises(SystemExit):
+        train.main(["--lr", "0.5"])
+    folder, config = drawn
+    assert folder == train.SAMPLE_FOLDER and config.data == str(train.SAMPLE_FOLDER)
     assert config.classes == SAMPLE_CLASSES and config.lr == 0.5
 
 

@@ -6,6 +6,7 @@ Each command module has `main(argv) -> int`. Bad input is answered with one clea
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -33,7 +34,8 @@ def guarded(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | N
     try:
         return main(argv)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")  # of several processes, each may meet an error of its own
+        print(f"error: {error}" if rank == "0" else f"error (process {rank}): {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -5,6 +5,7 @@
     tools/eval.py --weights best.safetensors --data DEVKIT --out runs/eval --report
     tools/eval.py --weights best.safetensors --data DEVKIT --timesteps 1..8      after every step, all from one pass
     tools/eval.py --weights best.safetensors --data DEVKIT --stream              on pseudo-video, the state carried from frame to frame
+    torchrun --nproc-per-node 4 tools/eval.py --weights ...                      several processes: the same figures, sooner
 
 VOC07 (11-point), VOC10+ (area) and COCO AP are reported under their own names, with the protocol beside them.
 """
@@ -83,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.stream:
         return stream_score(args)
     measured = measure(args)
+    if measured is None:
+        return 0
     result, metrics = judge(args, measured)
     metrics["warnings"] = told_about(measured, result)
     written: list[Path] = []
@@ -140,12 +143,16 @@ def checked(args: argparse.Namespace) -> None:
         args.out = OUT
 
 
-def measure(args: argparse.Namespace) -> Measured:
-    """Detections from the file, or from the detector, with their truth."""
+def measure(args: argparse.Namespace) -> Measured | None:
+    """Detections from the file, or from the detector, with their truth; None where another process goes on with them."""
     from spyolo.cli.eval_model import Measured, measure_detector
 
     if args.weights:
-        return measure_detector(args)
+        from spyolo.distributed import joined
+
+        with joined() as peers:
+            found = measure_detector(args, peers)
+        return found if peers.first else None
     from spyolo.data import parse_classes
     from spyolo.evaluation.predictions import read_predictions
 

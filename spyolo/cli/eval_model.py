@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from spyolo.checkpoint import WeightsInfo
     from spyolo.detection import SpikingYOLO
+    from spyolo.distributed import Peers
     from spyolo.evaluation.tallies import Counts
 
 RECALIBRATION_PICTURES = 256
@@ -63,8 +64,8 @@ def parse_timesteps(text: str) -> tuple[int, ...]:
     return steps
 
 
-def measure_detector(args: argparse.Namespace) -> Measured:
-    """Load the detector, run it over the split, count and time it."""
+def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
+    """Load the detector, run it over the split, count and time it. Of several processes, the first has all that was found and counted."""
     from spyolo.checkpoint import load_detector
     from spyolo.cli.eval import open_set
     from spyolo.running import choose_device
@@ -78,7 +79,7 @@ def measure_detector(args: argparse.Namespace) -> Measured:
         raise InputError(f"--size must be a multiple of 32, got {size}")
     if size != info.size:
         notes.append(f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}")
-    device = choose_device(args.device)
+    device = choose_device(args.device, peers)
     steps = (parse_timesteps(args.timesteps) if args.timesteps else (info.timesteps,)) if detector.spiking else (1,)
     detector.to(device)
     if args.recalibrate:
@@ -86,19 +87,19 @@ def measure_detector(args: argparse.Namespace) -> Measured:
     elif args.weights_of != "w":
         notes.append(f"norm statistics are those of the weights trained (w), not of {args.weights_of}; --recalibrate SPLIT takes them anew")
     dataset = DetectionDataset(voc, size, "eval")
-    found, counts = detect_with_model(detector, dataset, steps, args, device)
+    found, counts = detect_with_model(detector, dataset, steps, args, device, peers)
     measured = Measured(info.classes, voc, found, protocol_of(args, info, size, device), notes, counts)
     if counts is not None:
         from spyolo.summary import twin_counts
 
         measured.twin = twin_counts(detector.to("cpu"), size)
-    if args.latency:
+    if args.latency and peers.first:
         measured.latency_ms = latencies(detector.to(device), size, max(steps), device, args.amp)
     return measured
 
 
 def detect_with_model(
-    detector: SpikingYOLO, dataset: DetectionDataset, steps: tuple[int, ...], args: argparse.Namespace, device: torch.device
+    detector: SpikingYOLO, dataset: DetectionDataset, steps: tuple[int, ...], args: argparse.Namespace, device: torch.device, peers: Peers
 ) -> tuple[dict[int, dict[str, Detections]], Counts | None]:
     """T -> image id -> detections in the picture's pixels, and the operations counted meanwhile."""
     from contextlib import nullcontext
@@ -106,14 +107,20 @@ def detect_with_model(
     from spyolo import engine
     from spyolo.builders import choose_workers
     from spyolo.evaluation.energy import EnergyMeter
+    from spyolo.evaluation.tallies import combined
 
-    meter = EnergyMeter(detector, pictures=args.energy_pictures) if args.energy_pictures != 0 else None
+    asked = len(dataset) if args.energy_pictures is None else args.energy_pictures
+    # Alone, the meter stops after the batch that reaches the number asked for; together, after this process's last one of those.
+    mine = args.batch * len(peers.deal_batches(asked, args.batch))
+    meter = EnergyMeter(detector, pictures=mine) if asked else None
     with meter or nullcontext():
         found = engine.detect(
             detector, dataset, steps, confidence=floor_of(args), nms_iou=args.nms, max_detections=args.max_detections,
-            batch_size=args.batch, device=device, amp=args.amp, workers=choose_workers(args.workers), progress=not args.quiet,
+            batch_size=args.batch, device=device, amp=args.amp, workers=choose_workers(args.workers, peers),
+            progress=not args.quiet and peers.first, peers=peers,
         )  # fmt: skip
-    return found, meter.counts() if meter else None
+    counted = peers.gather(meter.counts() if meter else None)
+    return found, combined([c for c in counted if c is not None]) if meter and peers.first else None
 
 
 def floor_of(args: argparse.Namespace) -> float:

@@ -4,6 +4,7 @@
     tools/train.py --preset voc --data DIR --out runs/voc     PASCAL VOC (DIR holds VOCdevkit)
     tools/train.py --resume runs/voc                          go on where a run was stopped or killed
     tools/train.py --preset voc --data DIR --init weights/x.safetensors      warm start
+    torchrun --nproc-per-node 4 tools/train.py --preset voc --data DIR --out runs/voc      several processes (docs/scaling.md)
 
 Any field of the config is an option (`--lr 2e-3 --timesteps 4`). The run folder gets the resolved config, log.csv and TensorBoard
 events, last and best checkpoint, curves.png, metrics.json and predictions.png. Ctrl-C stops after the batch, resumably.
@@ -16,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spyolo.cli.options import Parser, add_config_options, given_options
-from spyolo.config import Config, load_config, load_preset, preset_names
+from spyolo.config import FIELDS, Config, load_config, load_preset, preset_names
 from spyolo.errors import InputError
 
 SAMPLE_FOLDER = Path("runs/sample-data")
@@ -26,13 +27,14 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(prog="train", description=__doc__)
     p.add_argument("--preset", default="sample", help=f"preset ({', '.join(preset_names())}) or YAML file [sample]")
     p.add_argument("--resume", metavar="RUN", help="run folder to go on with, with its own config; options given change it")
+    p.add_argument("--continue", action="store_true", dest="go_on", help="go on with --out if it holds this very run, else start it")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
     add_config_options(p)
     return p
 
 
 def resolve(args: argparse.Namespace) -> Config:
-    """The run's config: preset or resumed run, then the options given; the sample set is drawn where no data is named."""
+    """The run's config: preset or resumed run, then the options given; the sample set where no data is named."""
     given = given_options(args)
     if "classes" in given:
         from spyolo.data.classes import parse_classes
@@ -50,24 +52,54 @@ def resolve(args: argparse.Namespace) -> Config:
         return config
     if args.preset != "sample":
         raise InputError("--data is missing: the folder that holds VOCdevkit")
-    from spyolo.data.sample import SAMPLE_CLASSES, make_sample
+    from spyolo.data.sample_drawing import SAMPLE_CLASSES
 
-    make_sample(SAMPLE_FOLDER, progress=not args.quiet)
     return config.updated({"data": str(SAMPLE_FOLDER), "classes": SAMPLE_CLASSES})
+
+
+# What may differ between a run and its continuation: none of it changes what is learned.
+FREE = ("out", "device", "workers", "cache", "save_seconds", "max_minutes")
+
+
+def holds_this_run(config: Config) -> bool:
+    """Whether the run folder was begun with this config: then `--continue` goes on with it.
+
+    Raises:
+        InputError: it holds another run.
+    """
+    path = Path(config.out) / "config.yaml"
+    if not path.exists():
+        return False
+    there = load_config(path)
+    other = [name for name in FIELDS if name not in FREE and getattr(there, name) != getattr(config, name)]
+    if other:
+        told = ", ".join(f"{name} {getattr(there, name)!r}, not {getattr(config, name)!r}" for name in other[:5])
+        raise InputError(f"{config.out} already holds another run ({told}); --resume it, or give another --out")
+    return True
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if args.resume and args.go_on:
+        raise InputError("--resume RUN goes on with a run that is there, --continue also starts one; give one of them")
     config = resolve(args)
-    from spyolo.memory import keep_freed_memory
-    from spyolo.summary import describe_start, finish
-    from spyolo.trainer import Trainer  # after parsing: --help and bad options need no torch
+    from spyolo.distributed import joined, restarted  # after parsing: --help and bad options need no torch
 
-    keep_freed_memory()
-    trainer = Trainer(config, resume=bool(args.resume), quiet=args.quiet)
-    print(describe_start(trainer))
-    if not trainer.fit():
-        print(f"stopped after epoch {trainer.epoch} and {trainer.batch} batches; go on with --resume {config.out}")
+    with joined() as peers:
+        from spyolo.data.sample import make_sample
+        from spyolo.memory import keep_freed_memory
+        from spyolo.summary import describe_start, finish
+        from spyolo.trainer import Trainer
+
+        keep_freed_memory()
+        if config.data == str(SAMPLE_FOLDER):
+            peers.first_does(lambda: make_sample(SAMPLE_FOLDER, progress=not args.quiet))
+        resume = bool(args.resume) or ((args.go_on or restarted()) and peers.first_does(lambda: holds_this_run(config)))
+        trainer = Trainer(config, resume=resume, quiet=args.quiet, peers=peers)
+        if peers.first:
+            print(describe_start(trainer), flush=True)
+        done = trainer.fit()
+    if not peers.first:
         return 0
-    print(finish(trainer))
+    print(finish(trainer) if done else f"stopped after epoch {trainer.epoch} and {trainer.batch} batches; go on with --resume {config.out}")
     return 0

@@ -33,6 +33,12 @@ class Targets(NamedTuple):
 
     scales: tuple[ScaleTargets, ...]
     boxes: Tensor  # [B, M, 4] all objects, difficult ones too, padded with boxes of no area
+    shared: int | Tensor | None = None  # positive entries of the whole batch, where these are a piece of it
+
+    @property
+    def positives(self) -> int:
+        """Positive entries of all scales."""
+        return sum(len(s.labels) for s in self.scales)
 
 
 def cells_of(centre: Tensor, h: int, w: int) -> tuple[Tensor, Tensor]:
@@ -59,22 +65,25 @@ def shape_match(sides: Tensor, anchors: Tensor, factor: float) -> Tensor:
 
 
 def assign(
-    objects: Sequence[Objects], anchors: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int], factor: float = 4.0
+    objects: Sequence[Objects | None], anchors: Sequence[Tensor], strides: Sequence[int], size: tuple[int, int], factor: float = 4.0
 ) -> Targets:
     """Assign a batch's objects to anchors and cells.
 
     Args:
-        objects: truth of each picture, boxes in input pixels. One of no area gets no anchor (its CIoU is not a number).
+        objects: truth of each picture, boxes in input pixels. One of no area gets no anchor (its CIoU is not a number). None: the
+            truth is not known, so none of the picture's cells is positive or negative.
         anchors: each scale's anchors [A, 2], as fractions of the input's longer side.
         strides: pixels a cell, of each scale.
         size: (height, width) of the input.
         factor: the largest ratio of sides at which an anchor still fits.
     """
     device = anchors[0].device
-    picture = torch.cat([torch.full((len(o),), i, dtype=torch.int64) for i, o in enumerate(objects)]).to(device)
-    boxes = torch.cat([o.boxes for o in objects]).to(device)
-    labels = torch.cat([o.labels for o in objects]).to(device)
-    difficult = torch.cat([o.difficult for o in objects]).to(device)
+    unknown = [i for i, o in enumerate(objects) if o is None]
+    known = [Objects.empty() if o is None else o for o in objects]
+    picture = torch.cat([torch.full((len(o),), i, dtype=torch.int64) for i, o in enumerate(known)]).to(device)
+    boxes = torch.cat([o.boxes for o in known]).to(device)
+    labels = torch.cat([o.labels for o in known]).to(device)
+    difficult = torch.cat([o.difficult for o in known]).to(device)
     sides = boxes[:, 2:] - boxes[:, :2]
     centre = (boxes[:, 2:] + boxes[:, :2]) / 2
     fits = shape_match(sides.clamp(min=1e-3), torch.cat(list(anchors)) * max(size), factor) & (sides > 0).all(1, keepdim=True)
@@ -90,8 +99,10 @@ def assign(
         spared[picture[n[hard]], a[hard], y[hard], x[hard]] = True
         n, a, y, x = n[~hard], a[~hard], y[~hard], x[~hard]
         spared[picture[n], a, y, x] = False
+        if unknown:
+            spared[unknown] = True
         scales.append(ScaleTargets(picture[n], a, y, x, boxes[n], labels[n], spared))
-    return Targets(tuple(scales), padded(objects).to(device))
+    return Targets(tuple(scales), padded(known).to(device))
 
 
 def padded(objects: Sequence[Objects]) -> Tensor:

@@ -40,7 +40,8 @@ def pairwise_iou(a: Tensor, b: Tensor) -> Tensor:
 class DetectionLoss:
     """L = (box gain * sum CIoU loss + objectness gain * sum BCE + class gain * sum BCE) / positives, over all scales of a step.
 
-    Sums over the batch divided by its number of positive entries, as in the reference and in YOLOX: no gain per scale is needed. A cell
+    Sums over the batch divided by its number of positive entries, as in the reference and in YOLOX: no gain per scale is needed. Targets
+    of a piece of a batch say how many the whole one has (`shared`), so that the pieces' losses add up to the batch's. A cell
     whose predicted box overlaps any object by more than `ignore_iou`, or that answers for a difficult one, is no negative.
 
     Args:
@@ -66,13 +67,14 @@ class DetectionLoss:
         self.gains = (box, objectness, classes)
         self.smoothing, self.ignore_iou, self.iou_target, self.factor = smoothing, ignore_iou, iou_target, factor
 
-    def assign(self, detector: SpikingYOLO, objects: Sequence[Objects], size: tuple[int, int]) -> Targets:
+    def assign(self, detector: SpikingYOLO, objects: Sequence[Objects | None], size: tuple[int, int]) -> Targets:
         """Targets of a batch; the same for each of its time steps."""
         return assign(objects, detector.anchors, detector.strides, size, self.factor)
 
     def __call__(self, detector: SpikingYOLO, predictions: Sequence[Tensor], targets: Targets) -> LossParts:
         """Loss of one step's logits. Finite for any batch: one without objects has only negatives."""
-        positives = max(1, sum(len(s.labels) for s in targets.scales))
+        whole = targets.positives if targets.shared is None else targets.shared
+        positives = whole.clamp(min=1) if isinstance(whole, Tensor) else max(1, whole)
         terms = [
             self.scale_terms(p, shapes, stride, scale, targets.boxes)
             for p, shapes, stride, scale in zip(predictions, detector.anchors, detector.strides, targets.scales)

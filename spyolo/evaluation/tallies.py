@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import zip_longest
 
 from torch import Tensor
 
@@ -70,3 +72,19 @@ class Counts:
     def per_frame(self, frames: int) -> Counts:
         """The same operations shared among `frames`: for streams, where the state is carried on and a frame is no sequence of its own."""
         return replace(self, pictures=frames)
+
+
+def combined(parts: Sequence[Counts]) -> Counts:
+    """The counts of one model that ran on several shares of a split, as if it had run on all of it."""
+    layers: dict[str, LayerCounts] = {}
+    for layer in (layer for part in parts for layer in part.layers):
+        layers[layer.name] = _added(layers[layer.name], layer) if layer.name in layers else layer
+    return Counts(sum(part.pictures for part in parts), tuple(layers.values()), parts[0].uncounted)
+
+
+def _added(a: LayerCounts, b: LayerCounts) -> LayerCounts:
+    steps = tuple(x + y for x, y in zip_longest(a.steps, b.steps, fillvalue=Tally()))
+    spikes = a.channel_spikes
+    if spikes is not None and b.channel_spikes is not None:
+        spikes = spikes + b.channel_spikes
+    return replace(a, steps=steps, channel_spikes=spikes)

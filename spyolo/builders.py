@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from spyolo.config import Config
 from spyolo.data import VOC_CLASSES, AugmentSettings, Batches, DetectionDataset, VOCSet, load_batches
+from spyolo.data.events_boxes import GEN1_CLASSES
+from spyolo.data.events_clips import EventClips, EventPlayback
+from spyolo.data.events_set import EventSet
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
 from spyolo.distributed import ALONE, Peers
 from spyolo.learning import BPTT, FPTT, Rule, split_steps
@@ -42,18 +46,29 @@ def check_batch(config: Config, pictures: int, peers: Peers) -> None:
 
 
 def class_names(config: Config) -> tuple[str, ...]:
-    return tuple(config.classes or VOC_CLASSES)
+    return tuple(config.classes or (GEN1_CLASSES if config.source == "events" else VOC_CLASSES))
 
 
-def training_pictures(config: Config) -> VOCSet:
-    """The annotated pictures trained on."""
-    voc = VOCSet(config.data, config.train, class_names(config), strict=config.strict)
-    return voc.subset(range(min(config.limit, len(voc)))) if config.limit else voc
+def open_set(config: Config, splits: str, limit: int = 0) -> Any:
+    """The annotated pictures of some splits, or recordings; only the first `limit` of them where it is not 0."""
+    if config.source == "events":
+        events = EventSet(config.data, splits, class_names(config), window=round(1000 * config.window_ms))
+        return events.only(range(min(limit, len(events.recordings)))) if limit else events
+    voc = VOCSet(config.data, splits, class_names(config), strict=config.strict)
+    return voc.subset(range(min(limit, len(voc)))) if limit else voc
 
 
-def training_set(config: Config, voc: VOCSet, preset: str | None = None) -> DetectionDataset:
-    """Those pictures, augmented by the config's preset or the one given."""
-    return DetectionDataset(voc, config.size, preset or config.augment, seed=config.seed, settings=augmentation(config), cache=config.cache)
+def training_pictures(config: Config) -> Any:
+    """The annotated pictures (or recordings) trained on."""
+    return open_set(config, config.train, config.limit)
+
+
+def training_set(config: Config, voc: Any, preset: str | None = None) -> Any:
+    """Those pictures, augmented by the config's preset or the one given; of recordings, clips of as many windows as steps."""
+    preset, settings = preset or config.augment, augmentation(config)
+    if isinstance(voc, EventSet):
+        return EventClips(voc, config.size, config.timesteps, preset, seed=config.seed, settings=settings)
+    return DetectionDataset(voc, config.size, preset, seed=config.seed, settings=settings, cache=config.cache)
 
 
 def augmentation(config: Config) -> AugmentSettings:
@@ -70,16 +85,17 @@ def augmentation(config: Config) -> AugmentSettings:
     )  # fmt: skip
 
 
-def validation_set(config: Config, limit: int = 0) -> DetectionDataset:
-    """The pictures measured on, letterboxed; only the first `limit` (or the config's `val_limit`) where it is not 0."""
-    limit = limit or config.val_limit
-    voc = VOCSet(config.data, config.val, class_names(config), strict=config.strict)
-    return DetectionDataset(voc.subset(range(min(limit, len(voc)))) if limit else voc, config.size, "eval")
+def validation_set(config: Config, limit: int = 0) -> Any:
+    """The pictures measured on, letterboxed; only the first `limit` (or the config's `val_limit`) where it is not 0. Recordings, whole."""
+    voc = open_set(config, config.val, limit or config.val_limit)
+    return EventPlayback(voc, config.size) if isinstance(voc, EventSet) else DetectionDataset(voc, config.size, "eval")
 
 
-def calibration_batches(config: Config, workers: int, voc: VOCSet | None = None, peers: Peers = ALONE) -> Batches:
+def calibration_batches(config: Config, workers: int, voc: Any = None, peers: Peers = ALONE) -> Batches:
     """Training pictures, letterboxed as in evaluation: norm statistics shall fit what the norms will see."""
-    dataset = DetectionDataset(voc or training_pictures(config), config.size, "eval")
+    voc = voc or training_pictures(config)
+    events = isinstance(voc, EventSet)
+    dataset = EventClips(voc, config.size, config.timesteps, "eval") if events else DetectionDataset(voc, config.size, "eval")
     order = EpochOrder(len(dataset), config.batch, config.seed, 0, most=config.recalibrate, peers=peers)
     return load_batches(dataset, workers, batch_sampler=order)
 
@@ -92,7 +108,7 @@ def detector(config: Config, num_classes: int) -> SpikingYOLO:
     torch.manual_seed(config.seed)
     return build_detector(
         config.detector, num_classes, width=config.width, depth=config.depth, norm=config.norm, detach_reset=config.detach_reset,
-        start=config.start, **chosen,
+        start=config.start, in_channels=config.channels, **chosen,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ PRESETS = Path(__file__).parent / "presets"
 class Network:
     detector: str = option("spyv4_lite", "detector", choices=("spyv4", "spyv4_lite", "yolov4_tiny"))
     width: float = option(1.0, "multiplier on all channels", low=0.05, high=8)
+    in_channels: int | None = option(None, "channels of the input; none: 3 for pictures, 2 for events", low=1, high=64)
     depth: int = option(1, "inner cells of each CSP block beyond the first", low=0, high=16)
     readout: str | None = option(None, "head logits over time; none: the detector's own", choices=("last", "mean", "leaky"))
     kind: str | None = option(None, "hidden units; none: the detector's own", choices=("ltc", "lif", "relu"))
@@ -39,7 +40,9 @@ class Network:
 
 @dataclass(frozen=True)
 class Dataset:
-    data: str = option("", "folder that holds VOCdevkit")
+    source: str = option("voc", "what the data are: a VOC devkit, WebDataset shards, recordings of an event camera",
+                         choices=("voc", "shards", "events"))  # fmt: skip
+    data: str = option("", "folder that holds VOCdevkit, the shards' folders, or the recordings' folders")
     train: str = option("2007:train+2012:trainval", "splits trained on")
     val: str = option("2007:val", "splits measured on")
     classes: tuple[str, ...] | None = option(None, "class names in order (command line: also voc, sample, a file); none: VOC's twenty")
@@ -52,8 +55,9 @@ class Dataset:
     cache: str = option("none", "keep decoded pictures", choices=("none", "ram", "disk"))
     workers: int = option(-1, "loader processes; -1: chosen by the number of cores", low=-1)
     strict: bool = option(False, "fail on a bad sample instead of warning and counting")
-    limit: int = option(0, "use only the first so many training pictures; 0: all", low=0)
-    val_limit: int = option(0, "measure on the first so many pictures only; 0: all", low=0)
+    window_ms: float = option(50.0, "events: length of a window, one step", low=0.1, high=10_000)
+    limit: int = option(0, "use only the first so many training pictures (events: recordings); 0: all", low=0)
+    val_limit: int = option(0, "measure on the first so many pictures (events: recordings) only; 0: all", low=0)
 
 
 @dataclass(frozen=True)
@@ -124,6 +128,11 @@ class Config(Settings):
     evaluation: Evaluation = Evaluation()
     run: Run = Run()
 
+    @property
+    def channels(self) -> int:
+        """Channels of what the source delivers."""
+        return 2 if self.source == "events" else 3
+
     def consistent(self, where: str) -> Self:
         """Checks that need more than one field."""
         if self.size % 32:
@@ -132,6 +141,8 @@ class Config(Settings):
             raise InputError(f"{where}: parts ({self.parts}) cannot exceed timesteps ({self.timesteps})")
         if len(self.scale) != 2 or self.scale[0] > self.scale[1]:
             raise InputError(f"{where}: scale needs two numbers, the lower first, got {list(self.scale)}")
+        if self.in_channels is not None and self.in_channels != self.channels:
+            raise InputError(f"{where}: in_channels must be {self.channels} with source {self.source}, got {self.in_channels}")
         if self.sync_norm and self.norm != "batch":
             raise InputError(f"{where}: sync_norm goes with norm batch, not with {self.norm}")
         if self.rate_low > self.rate_high:

@@ -127,7 +127,7 @@ def train_batch(
             with frozen_statistics(detector):
                 gradients(first, steps, before)
 
-        if len(told) == 1 or any(told[first : first + steps]):
+        if images.dim() == 4 or any(told[first : first + steps]):
             rule.step(again if rule.needs_closure else None)
             after_update()
         for piece, state in zip(pieces, states):
@@ -221,8 +221,6 @@ def detect(
 
 def gathered(found: dict[int, dict[str, Detections]], ids: Sequence[str], peers: Peers) -> dict[int, dict[str, Detections]]:
     """All processes' detections on the first, in the order of the data set."""
-    if peers.world == 1:
-        return found
     everyone = peers.gather(found)
     whole = {t: {name: d for part in everyone for name, d in part[t].items()} for t in found}
     return {t: {name: seen[name] for name in ids if name in seen} for t, seen in whole.items()}
@@ -249,9 +247,9 @@ def recalibrate(detector: SpikingYOLO, batches: Iterable[Any], timesteps: int, *
     detector.train()
     for batch in batches:
         images, state = batch.images.to(device), None
-        for _ in range(timesteps):
+        for step in range(timesteps):
             with autocast(device, amp):
-                _, state = detector(images, state)
+                _, state = detector(images if images.dim() == 4 else images[step], state)
     for m, momentum in zip(found, momenta):
         m.momentum = momentum
     detector.train(was_training)

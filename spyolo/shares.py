@@ -42,7 +42,7 @@ def cut_batch(
     """A batch as `count` pieces whose losses are divided by the positives of the whole batch, of all processes.
 
     Returns:
-        The pieces, and for each step whether any process has truth for it: frames of a clip may have none. Still pictures: [True].
+        The pieces, and of a clip for each frame whether any process has truth for it.
     """
     size, device, still = (images.shape[-2], images.shape[-1]), images.device, images.dim() == 4
     steps = [objects] if still else objects  # the truth of each step
@@ -52,7 +52,7 @@ def cut_batch(
     targets = [[loss.assign(detector, o[a : a + n], size) for o in steps] for a, n in zip(starts, widths)]
     positives = [peers.count(sum(t.positives for t in step), device) for step in zip(*targets)]
     targets = [[t._replace(shared=n) for t, n in zip(piece, positives)] for piece in targets]
-    told = [True]
+    told: list[bool] = []
     if not still:
         known = torch.tensor([sum(o is not None for o in step) for step in steps], device=device)
         told = [n > 0 for n in peers.sum_(known).tolist()]

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from spyolo import builders, engine
+from spyolo import builders, recordings
 from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import DetectionDataset
+from spyolo.data.events_clips import EventPlayback
 from spyolo.detection import SpikingYOLO, build_detector
 from spyolo.drawing import contact_sheet, draw_boxes, save_image
 from spyolo.evaluation.energy import EnergyMeter, dense_counts, energy_table
@@ -42,10 +43,12 @@ def twin_counts(detector: SpikingYOLO, size: int) -> Counts:
     return dense_counts(twin, torch.zeros(1, spec.in_channels, size, size))
 
 
-def metered(detector: SpikingYOLO, dataset: DetectionDataset, timesteps: int, **options: Any) -> tuple[dict[str, Any], Counts]:
+def metered(
+    detector: SpikingYOLO, dataset: DetectionDataset | EventPlayback, timesteps: int, **options: Any
+) -> tuple[dict[str, Any], Counts]:
     """Detections after `timesteps` steps on every picture, and the operations counted on the first pictures."""
     with EnergyMeter(detector, pictures=METERED) as meter:
-        found = engine.detect(detector, dataset, (timesteps,), **options)[timesteps]
+        found = recordings.detect(detector, dataset, (timesteps,), **options)[timesteps]
     return found, meter.counts()
 
 
@@ -59,6 +62,9 @@ def finish(trainer: Trainer) -> str:
         "device": trainer.device, "amp": c.amp, "workers": trainer.workers, "progress": not trainer.quiet,
     }  # fmt: skip
     found, counts = metered(detector, dataset, info.timesteps, **options)
+    steps = info.timesteps
+    if isinstance(dataset, EventPlayback):
+        counts, steps = counts.per_step(), 1
     truth = {name: dataset.voc.objects(i) for i, name in enumerate(dataset.voc.ids)}
     protocol = {
         "split": c.val, "pictures": len(truth), "timesteps": info.timesteps, "size": c.size, "confidence_floor": c.confidence,
@@ -66,7 +72,8 @@ def finish(trainer: Trainer) -> str:
     }  # fmt: skip
     metrics = evaluate_detections(truth, found, trainer.classes, protocol=protocol)
     metrics["timesteps"] = info.timesteps
-    twins, ap50 = {"ann_twin": twin_counts(detector, c.size)}, {info.timesteps: metrics["voc10_ap50"] or 0.0}
+    metrics["priced"] = "window" if isinstance(dataset, EventPlayback) else "picture"
+    twins, ap50 = {"ann_twin": twin_counts(detector, c.size)}, {steps: metrics["voc10_ap50"] or 0.0}
     metrics["energy"] = energy_table(counts, twins=twins, ap50=ap50)
     metrics["firing_rate"] = metrics["energy"].get("firing_rate")
     write_json(folder.metrics, metrics)
@@ -74,10 +81,10 @@ def finish(trainer: Trainer) -> str:
     return table(metrics, detector.spiking) + "\n\n" + listing(trainer)
 
 
-def page(dataset: DetectionDataset, found: dict[str, Any], info: WeightsInfo, least: float = 0.3) -> Any:
+def page(dataset: DetectionDataset | EventPlayback, found: dict[str, Any], info: WeightsInfo, least: float = 0.3) -> Any:
     """Pairs of pictures: truth (dashed) on the left, predictions of at least `least` on the right."""
     pairs = []
-    for i in range(min(SHOWN, len(dataset))):
+    for i in range(min(SHOWN, len(dataset.voc))):
         image, objects, said = dataset.voc.image(i), dataset.voc.objects(i), found[dataset.voc.ids[i]]
         said = said[said.scores >= least]
         pairs.append(draw_boxes(image, objects.boxes, objects.labels, info.classes, style="truth"))
@@ -95,9 +102,9 @@ def table(metrics: dict[str, Any], spiking: bool) -> str:
     if spiking:
         lines += [f"firing rate {metrics['firing_rate']:.3f} over {steps} steps"]
         parts = f"{energy['synaptic_mj']:.3f} mJ synaptic only, {energy['total_mj']:.3f} mJ everything"
-        lines += [f"energy a picture: {parts}; ANN twin {energy['ann_twin_mj']:.3f} mJ (45 nm, fp32; docs/energy.md)"]
+        lines += [f"energy a {metrics['priced']}: {parts}; ANN twin {energy['ann_twin_mj']:.3f} mJ (45 nm, fp32; docs/energy.md)"]
     else:
-        lines += [f"energy a picture: {energy['total_mj']:.3f} mJ (every operand a real number)"]
+        lines += [f"energy a {metrics['priced']}: {energy['total_mj']:.3f} mJ (every operand a real number)"]
     return "\n".join(lines)
 
 

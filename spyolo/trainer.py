@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from spyolo import builders, engine
+from spyolo import builders, engine, recordings
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, save_tensors, save_weights
 from spyolo.config import Config
@@ -78,7 +78,8 @@ class Trainer:
         self.optimizer = build_optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)
         self.ema = EMA(self.rule.weights, config.ema)
-        self.timesteps = config.timesteps if self.detector.spiking else 1  # the ANN twin's steps would all be the same
+        still = not self.detector.spiking and config.source != "events"
+        self.timesteps = 1 if still else config.timesteps  # the ANN twin's steps on a picture would all be the same
         self.plan = builders.steps_plan(config, self.timesteps)
         self.epoch, self.batch = 0, 0
         self.per_epoch = EpochOrder(len(self.train_set), config.batch, 0, 0).per_epoch
@@ -266,7 +267,7 @@ class Trainer:
                 self.detector.train()
 
     def detect(self) -> dict[str, Detections]:
-        return engine.detect(
+        return recordings.detect(
             self.detector, self.val_set, (self.timesteps,), confidence=self.config.confidence, nms_iou=self.config.nms_iou,
             max_detections=self.config.max_detections, batch_size=self.config.batch // (self.peers.world * self.config.accumulate),
             device=self.device, amp=self.config.amp, workers=self.workers, progress=not self.quiet, peers=self.peers,

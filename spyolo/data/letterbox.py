@@ -55,14 +55,14 @@ class Letterbox:
 
 
 def letterbox(image: np.ndarray, size: int | tuple[int, int], fill: int = FILL) -> tuple[np.ndarray, Letterbox]:
-    """RGB uint8 [H, W, 3] -> (canvas uint8 [size, size, 3], where the picture lies on it).
+    """RGB uint8 [H, W, 3] (or any number of channels) -> (canvas uint8 [size, size, 3], where the picture lies on it).
 
     `size` is the canvas's side, or (height, width). The picture's sides are rounded to whole pixels, so a box may be off by
     up to half a canvas pixel at the far edge.
     """
     height, width = image.shape[:2]
     place = Letterbox.fit(width, height, size)
-    canvas = np.full((*place.size, 3), fill, np.uint8)
+    canvas = np.full((*place.size, image.shape[2]), fill, np.uint8)
     inner = resize(image, *place.inner(width, height))
     canvas[place.top : place.top + inner.shape[0], place.left : place.left + inner.shape[1]] = inner
     return canvas, place

@@ -2,64 +2,67 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from multiprocessing.context import BaseContext
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from spyolo.data.dataset import Batch, DetectionDataset, Sample, collate
+from spyolo.data.dataset import collate
 from spyolo.errors import InputError
 
 
 class Batches:
-    """The batches of a data set, read by `workers` other processes (0: by this one); `how` takes a DataLoader's options.
+    """The batches of a data set (joined by its own `collate`, if it has one), read by `workers` other processes (0: by this one); `how`
+    takes a DataLoader's options.
 
     Bad input met in another process is raised here as it was there: a DataLoader would wrap it in a page of traceback.
     """
 
-    def __init__(self, dataset: DetectionDataset, workers: int, **how: Any) -> None:
+    def __init__(self, dataset: Dataset[Any], workers: int, **how: Any) -> None:
         how |= {"num_workers": workers, "multiprocessing_context": _context(workers), "worker_init_fn": _init_worker}
-        self.loader: DataLoader[Any] = DataLoader(_Carrying(dataset), collate_fn=_collate, **how)
+        together = functools.partial(_collate, getattr(dataset, "collate", collate))
+        self.loader: DataLoader[Any] = DataLoader(_Carrying(dataset), collate_fn=together, **how)
 
     def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Any]:
         for batch in self.loader:
             if isinstance(batch, InputError):
                 raise batch
             yield batch
 
 
-def load_batches(dataset: DetectionDataset, workers: int, **how: Any) -> Batches:
+def load_batches(dataset: Dataset[Any], workers: int, **how: Any) -> Batches:
     """Batches in the order of the data set, or of a `batch_sampler`."""
     return Batches(dataset, workers, **how)
 
 
-class _Carrying(Dataset[Sample | InputError]):
+class _Carrying(Dataset[Any]):
     """Samples, and in the place of one that cannot be had the reason."""
 
-    def __init__(self, dataset: DetectionDataset) -> None:
+    def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, i: int) -> Sample | InputError:
+    def __getitem__(self, i: int) -> Any:
         try:
             return self.dataset[i]
         except InputError as error:
             return error
 
 
-def _collate(samples: list[Sample | InputError]) -> Batch | InputError:
+def _collate(join: Callable[[list[Any]], Any], samples: list[Any]) -> Any:
     bad = [s for s in samples if isinstance(s, InputError)]
-    return bad[0] if bad else collate(samples)  # type: ignore[arg-type]
+    return bad[0] if bad else join(samples)
 
 
 def _context(workers: int) -> BaseContext | None:

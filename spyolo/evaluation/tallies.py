@@ -73,6 +73,15 @@ class Counts:
         """The same operations shared among `frames`: for streams, where the state is carried on and a frame is no sequence of its own."""
         return replace(self, pictures=frames)
 
+    def per_step(self) -> Counts:
+        """The same operations shared among all steps, as one: of sequences so long that no single step of them is of interest."""
+        rows = max((layer.total().rows for layer in self.layers), default=0)
+        layers = (
+            replace(layer, steps=(layer.total(),), channel_spikes=None if (s := layer.channel_spikes) is None else s.sum(0, keepdim=True))
+            for layer in self.layers
+        )
+        return replace(self, pictures=rows, layers=tuple(layers))
+
 
 def combined(parts: Sequence[Counts]) -> Counts:
     """The counts of one model that ran on several shares of a split, as if it had run on all of it."""

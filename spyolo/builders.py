@@ -13,10 +13,13 @@ from spyolo.data import VOC_CLASSES, AugmentSettings, Batches, DetectionDataset,
 from spyolo.data.events_boxes import GEN1_CLASSES
 from spyolo.data.events_clips import EventClips, EventPlayback
 from spyolo.data.events_set import EventSet
+from spyolo.data.shard_fetching import ShardStore
+from spyolo.data.shards import ShardSet
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
 from spyolo.distributed import ALONE, Peers
 from spyolo.learning import BPTT, FPTT, Rule, split_steps
 from spyolo.running import EpochOrder
+from spyolo.shard_order import ShardOrder
 
 
 def choose_workers(asked: int, peers: Peers = ALONE) -> int:
@@ -54,7 +57,11 @@ def open_set(config: Config, splits: str, limit: int = 0) -> Any:
     if config.source == "events":
         events = EventSet(config.data, splits, class_names(config), window=round(1000 * config.window_ms))
         return events.only(range(min(limit, len(events.recordings)))) if limit else events
-    voc = VOCSet(config.data, splits, class_names(config), strict=config.strict)
+    voc: VOCSet | ShardSet
+    if config.source == "shards":
+        voc = ShardSet(config.data, splits, class_names(config), ShardStore(config.shards_from))
+    else:
+        voc = VOCSet(config.data, splits, class_names(config), strict=config.strict)
     return voc.subset(range(min(limit, len(voc)))) if limit else voc
 
 
@@ -83,6 +90,13 @@ def augmentation(config: Config) -> AugmentSettings:
         usual, scale=(low, high), mosaic=config.mosaic, hue=config.colour * usual.hue, saturation=about_one(*usual.saturation),
         brightness=about_one(*usual.brightness),
     )  # fmt: skip
+
+
+def epoch_order(config: Config, voc: Any, count: int, epoch: int, first: int = 0, peers: Peers = ALONE) -> EpochOrder:
+    """The batches of an epoch from the `first` on: shards in an order that reads each once, anything else in any order."""
+    if isinstance(voc, ShardSet) and not config.limit:
+        return ShardOrder(voc.starts.tolist(), config.batch, config.seed, epoch, first, lanes=config.lanes, peers=peers)
+    return EpochOrder(count, config.batch, config.seed, epoch, first, peers=peers)
 
 
 def validation_set(config: Config, limit: int = 0) -> Any:

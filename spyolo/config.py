@@ -55,6 +55,8 @@ class Dataset:
     cache: str = option("none", "keep decoded pictures", choices=("none", "ram", "disk"))
     workers: int = option(-1, "loader processes; -1: chosen by the number of cores", low=-1)
     strict: bool = option(False, "fail on a bad sample instead of warning and counting")
+    shards_from: str = option("", "shards: where to fetch one that is not here, {} for its name: https://host/train/{}, pipe:COMMAND {}")
+    lanes: int = option(1, "shards: streams they are dealt into; as many as processes, and each reads shards of its own", low=1)
     window_ms: float = option(50.0, "events: length of a window, one step", low=0.1, high=10_000)
     limit: int = option(0, "use only the first so many training pictures (events: recordings); 0: all", low=0)
     val_limit: int = option(0, "measure on the first so many pictures (events: recordings) only; 0: all", low=0)
@@ -141,6 +143,10 @@ class Config(Settings):
             raise InputError(f"{where}: parts ({self.parts}) cannot exceed timesteps ({self.timesteps})")
         if len(self.scale) != 2 or self.scale[0] > self.scale[1]:
             raise InputError(f"{where}: scale needs two numbers, the lower first, got {list(self.scale)}")
+        if self.source == "shards" and self.batch % self.lanes:
+            raise InputError(f"{where}: batch ({self.batch}) must be a multiple of lanes ({self.lanes})")
+        if self.source == "shards" and self.cache != "none":
+            raise InputError(f"{where}: shards are not cached decoded; cache must be none, got {self.cache}")
         if self.in_channels is not None and self.in_channels != self.channels:
             raise InputError(f"{where}: in_channels must be {self.channels} with source {self.source}, got {self.in_channels}")
         if self.sync_norm and self.norm != "batch":

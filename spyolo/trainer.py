@@ -34,7 +34,7 @@ from spyolo.learning import EMA, swapped
 from spyolo.neurons import norms
 from spyolo.pieces import Piece, pieces_of, this_piece
 from spyolo.run_folder import Row, RunFolder
-from spyolo.running import EpochOrder, build_optimizer, choose_device, load_moments, moments, stop_on_signals
+from spyolo.running import build_optimizer, choose_device, load_moments, moments, stop_on_signals
 
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
@@ -82,7 +82,7 @@ class Trainer:
         self.timesteps = 1 if still else config.timesteps  # the ANN twin's steps on a picture would all be the same
         self.plan = builders.steps_plan(config, self.timesteps)
         self.epoch, self.batch = 0, 0
-        self.per_epoch = EpochOrder(len(self.train_set), config.batch, 0, 0).per_epoch
+        self.per_epoch = builders.epoch_order(config, self.train_set.voc, len(self.train_set), 0, peers=peers).per_epoch
         self.history: list[Row] = []
         self.best = -1.0
         # Sums over the epoch, a row (an entry) for each process, of which each fills its own: so they are resumed to the bit.
@@ -205,7 +205,7 @@ class Trainer:
         if self.epoch >= self.config.epochs - self.config.plain_epochs and self.train_set.preset == "mosaic":
             self.train_set = builders.training_set(self.config, self.train_set.voc, "train")
         self.train_set.set_epoch(self.epoch)
-        order = EpochOrder(len(self.train_set), self.config.batch, self.config.seed, self.epoch, self.batch, peers=self.peers)
+        order = builders.epoch_order(self.config, self.train_set.voc, len(self.train_set), self.epoch, self.batch, self.peers)
         return load_batches(self.train_set, self.workers, batch_sampler=order, pin_memory=self.device.type == "cuda")
 
     def set_rates(self) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 def together(world: int, work: Callable[..., Any], *args: Any, timeout: float = 300) -> list[Any]:
     """`work(peers, *args)` in `world` processes; what each returned. A function of a test module, so that they can import it."""
     context = multiprocessing.get_context("forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn")
+    if context.get_start_method() == "forkserver":  # imported once, in the server; in vain where one runs already
+        context.set_forkserver_preload(["spyolo.trainer", "spyolo.cli.eval_model", "spyolo.summary"])
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]

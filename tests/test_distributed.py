@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -16,12 +22,13 @@ from torch import Tensor
 from spyolo import builders, distributed, engine
 from spyolo.boxes import Objects
 from spyolo.checkpoint import load_tensors
-from spyolo.cli import run
+from spyolo.cli import run, train
 from spyolo.config import Config
 from spyolo.data import SAMPLE_CLASSES, Batch, DetectionDataset, VOCSet, collate
 from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
+from spyolo.files import write_whole
 from spyolo.learning import BPTT, FPTT
 from spyolo.neurons import norms
 from spyolo.run_folder import RunFolder
@@ -313,19 +320,77 @@ def test_what_is_there_of_sums_goes_on_with_the_first_process():
 
 
 def evaluate(peers: Peers, weights: Path, root: Path, out: Path) -> None:
-    """tools/eval.py in this process; it joins by itself what is joined already here."""
-    distributed.joined = lambda: nullcontext(peers)  # type: ignore[assignment]
+    """tools/eval.py in this process, which has joined its peers already."""
     options = ["--weights", str(weights), "--data", str(root), "--split", "2007:train", "--batch", "3", "--timesteps", "1,2", "--quiet"]
     options += ["--confidence", "0.01", "--workers", "0", "--energy-pictures", "7", "--json", str(out), "--save-predictions", f"{out}.coco"]
-    assert run("eval", options) == 0
+    with mock.patch.object(distributed, "joined", lambda: nullcontext(peers)):
+        assert run("eval", options) == 0
 
 
 def test_evaluation_on_one_two_and_three_processes_gives_the_same_figures(weights_file, sample_root, tmp_path):
     """16 pictures in batches of 3: neither the batches nor the pictures divide evenly."""
-    for world in (1, 2, 3):
+    evaluate(ALONE, weights_file, sample_root, tmp_path / "1")
+    for world in (2, 3):
         together(world, evaluate, weights_file, sample_root, tmp_path / str(world))
     metrics = [json.loads((tmp_path / str(world)).read_text()) for world in (1, 2, 3)]
     assert metrics[0] == metrics[1] == metrics[2]
-    assert metrics[0]["voc10_ap50"] > 0 and metrics[0]["energy"]["total_mj"] > 0 and len(metrics[0]["anytime"]) == 2
+    assert metrics[0]["energy"]["total_mj"] > 0 and len(metrics[0]["anytime"]) == 2
     said = [(tmp_path / f"{world}.coco").read_bytes() for world in (1, 2, 3)]
     assert said[0] == said[1] == said[2] and len(json.loads(said[0])) > 50
+
+
+# --- torchrun: a process that dies ---
+
+WORKER = """
+import os, sys
+from pathlib import Path
+from spyolo.neurons.fused import Compiling
+from spyolo.run_folder import RunFolder
+Compiling.enabled = False
+RunFolder.plot = RunFolder.board = lambda *_: None
+rank, life = (int(os.environ[k]) for k in ("RANK", "TORCHELASTIC_RESTART_COUNT"))
+Path(sys.argv[1], f"pid.{rank}.{life}").write_text(str(os.getpid()))
+from spyolo.cli import run, train
+sys.exit(run("train", sys.argv[2:]))
+"""
+
+
+def launch(folder: Path, config: Config, *options: str) -> subprocess.Popen[str]:
+    (folder / "worker.py").write_text(WORKER)
+    (folder / "preset.yaml").write_text(config.to_yaml())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
+    command += ["--monitor-interval=0.1"]
+    command += [str(folder / "worker.py"), str(folder), "--quiet", "--preset", str(folder / "preset.yaml"), *options]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_killed_in_the_middle_of_an_epoch_costs_nothing(tiny_config, tmp_path, victim):
+    """kill -9 of one of two: torchrun starts both anew, and they go on from the last checkpoint to the result of an undisturbed run."""
+    whole, killed = (tiny_config(**SHORT | {"epochs": 4, "limit": 16}) for _ in range(2))
+    assert together(2, fit, whole)[0][0]
+    process = launch(tmp_path, killed)
+    deadline = time.monotonic() + 200
+    while not (Path(killed.out) / "last.safetensors").exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.stdout.read()
+        time.sleep(0.02)
+    os.kill(int((tmp_path / f"pid.{victim}.0").read_text()), signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert (tmp_path / "pid.0.1").exists() and (tmp_path / "pid.1.1").exists() and "mAP@0.5" in output
+    for name in ("last", "best"):
+        a, b = tensors_of(whole, name), tensors_of(killed, name)
+        assert a.keys() == b.keys() and [k for k in a if not torch.equal(a[k], b[k])] == []
+    assert len((Path(killed.out) / "log.csv").read_text().splitlines()) == 5
+
+
+def test_continuing_takes_up_this_run_and_no_other(tiny_config):
+    config = tiny_config(epochs=1)
+    assert not train.holds_this_run(config)
+    write_whole(Path(config.out) / "config.yaml", config.to_yaml())
+    assert train.holds_this_run(config.updated({"workers": 3, "max_minutes": 5}))
+    with pytest.raises(InputError, match=r"already holds another run \(epochs 1, not 2; lr 0.001, not 0.1\); --resume it, or give another"):
+        train.holds_this_run(config.updated({"epochs": 2, "lr": 0.1}))
+    with pytest.raises(InputError, match="--resume RUN goes on with a run that is there, --continue also starts one; give one of them"):
+        train.main(["--resume", config.out, "--continue"])

@@ -19,6 +19,7 @@ COMMANDS = {
     "predict": "draw boxes on pictures",
     "demo": "open the demo in the browser",
     "make_sample": "draw the VOC-format sample set",
+    "make_shards": "write a data set as WebDataset shards",
     "convert": "convert between VOC folders, COCO JSON and YOLO text",
     "convert_weights": "turn a pickled .pth of weights into safetensors",
     "anchors": "fit anchors to a data set",

@@ -17,6 +17,7 @@ from spyolo.data.cache import PictureCache, default_cache_folder
 from spyolo.data.letterbox import FILL, Letterbox, resize
 from spyolo.data.placement import AugmentSettings
 from spyolo.data.problems import DataWarning
+from spyolo.data.shards import ShardSet
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
 
@@ -71,7 +72,7 @@ class DetectionDataset(Dataset[Sample]):
     """
 
     def __init__(
-        self, voc: VOCSet, size: int, preset: str = "train", seed: int = 0, settings: AugmentSettings | None = None,
+        self, voc: VOCSet | ShardSet, size: int, preset: str = "train", seed: int = 0, settings: AugmentSettings | None = None,
         cache: str = "none", cache_folder: str | Path | None = None,
     ) -> None:  # fmt: skip
         if preset not in PRESETS:
@@ -87,7 +88,9 @@ class DetectionDataset(Dataset[Sample]):
         self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._unreadable = torch.zeros(1, dtype=torch.int64).share_memory_()
         self._cache: PictureCache | None = None
-        if cache != "none":
+        if cache != "none" and isinstance(voc, ShardSet):
+            raise InputError("shards are not cached decoded; cache must be none")
+        if cache != "none" and isinstance(voc, VOCSet):
             folder = Path(cache_folder or default_cache_folder()) if cache == "disk" else None
             self._cache = PictureCache(voc, [self._kept_size(i) for i in range(len(voc))], folder)
 
@@ -111,7 +114,7 @@ class DetectionDataset(Dataset[Sample]):
         rng = np.random.default_rng([self.seed, int(self._epoch), i])
         chosen = [i]
         if self.preset == "mosaic" and rng.random() < self.settings.mosaic:
-            chosen += rng.integers(len(self), size=3).tolist()
+            chosen += rng.integers(*self.voc.span(i), size=3).tolist()
         image, objects = apply_train([self._next_readable(k) for k in chosen], self.size, self.settings, rng)
         return Sample(image, objects, self.voc.ids[i], Letterbox.identity(self.size))
 

@@ -1,0 +1,239 @@
+"""Pictures and their boxes in WebDataset shards: tar files of some hundred pictures, beside an index that says what each holds.
+
+    shards/train/index.json        {"format", "classes", "shards": [{"name", "samples", "bytes"}, ...]}
+    shards/train/000000.tar        00000000.jpg, 00000000.json, 00000001.jpg, ...
+
+Any WebDataset reader can stream them. Here they are read by place (an index of offsets is taken when a shard is first opened), so that
+everything that holds for a folder of pictures holds for them: order, augmentation and resuming are functions of (seed, epoch, picture),
+whatever the number of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spyolo.boxes import Objects
+from spyolo.data.images import read_image
+from spyolo.data.shard_fetching import ShardStore
+from spyolo.data.voc import VOCSet
+from spyolo.errors import InputError
+from spyolo.files import write_whole
+
+FORMAT = "spyolo-shards-1"
+OPEN = 32  # shards whose offsets each process keeps
+
+
+def make_shards(voc: VOCSet, out: str | Path, per_shard: int = 500) -> list[Path]:
+    """Write a set as shards: the pictures' own bytes, never decoded. The index comes last, so what has one is whole.
+
+    Raises:
+        InputError: webdataset is not installed, a shard is there already, a picture cannot be read.
+    """
+    try:
+        from webdataset import TarWriter
+    except ImportError as error:
+        raise InputError("webdataset is not installed: pip install 'spyolo[shards]'") from error
+    out = Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; give another folder")
+    out.mkdir(parents=True, exist_ok=True)
+    written, rows = [], []
+    for first in range(0, len(voc), per_shard):
+        path = out / f"{first // per_shard:06d}.tar"
+        chosen = range(first, min(first + per_shard, len(voc)))
+        with TarWriter(str(path), encoder=False, mtime=0) as tar:
+            for i in chosen:
+                picture = voc.image_path(i)
+                if not picture.is_file():
+                    raise InputError(f"{picture} does not exist")
+                tar.write({"__key__": f"{i:08d}", picture.suffix[1:].lower(): picture.read_bytes(), "json": _described(voc, i)})
+        written.append(path)
+        rows.append({"name": path.name, "samples": len(chosen), "bytes": path.stat().st_size})
+    index = {"format": FORMAT, "classes": list(voc.classes), "shards": rows}
+    write_whole(out / "index.json", json.dumps(index, indent=1))
+    return written
+
+
+def _described(voc: VOCSet, i: int) -> bytes:
+    width, height = voc.size(i)
+    objects = voc.objects(i)
+    rows = [
+        {"name": voc.classes[label], "box": box, "difficult": difficult}
+        for box, label, difficult in zip(objects.boxes.tolist(), objects.labels.tolist(), objects.difficult.tolist())
+    ]
+    return json.dumps({"id": voc.ids[i], "width": width, "height": height, "objects": rows}, ensure_ascii=False).encode()
+
+
+class ShardSet:
+    """Shards as the rest of the code takes a data set; see `VOCSet` for what its methods mean.
+
+    Args:
+        root: the folder that holds the splits' folders.
+        splits: `train`, or several: `train+more`.
+        classes: names in label order; objects of other names are left out.
+        store: where the shards are; None: beside their index.
+
+    Raises:
+        InputError: no index, a shard that is missing or cut off.
+    """
+
+    strict = True
+
+    def __init__(self, root: str | Path, splits: str, classes: Sequence[str], store: ShardStore | None = None) -> None:
+        self.root, self.classes, self.store = Path(root), tuple(classes), store or ShardStore()
+        self.shards: list[tuple[Path, int]] = []  # where it belongs, bytes
+        counts: list[int] = []
+        for split in splits.split("+"):
+            folder = self.root / split.strip()
+            for name, samples, size in _read_index(folder / "index.json"):
+                self.shards.append((folder / name, size))
+                counts.append(samples)
+        self.store.check(self.shards)
+        self.starts = np.cumsum([0, *counts])
+        self._chosen: np.ndarray | None = None
+        self._opened: OrderedDict[int, tuple[Any, list[dict[str, tuple[int, int]]]]] = OrderedDict()
+        self._last: tuple[int, dict[str, Any]] = (-1, {})
+        self.unknown_classes: Counter[str] = Counter()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_opened": OrderedDict(), "_last": (-1, {})}
+
+    def __repr__(self) -> str:
+        return f"ShardSet({self.root}: {len(self):,} pictures in {len(self.shards)} shards)"
+
+    def __len__(self) -> int:
+        return int(self.starts[-1]) if self._chosen is None else len(self._chosen)
+
+    def subset(self, indices: Iterable[int]) -> ShardSet:
+        other = object.__new__(ShardSet)
+        other.__dict__.update(self.__getstate__())
+        other._chosen = np.array([self._place(i) for i in indices])
+        other.__dict__.pop("_index", None)
+        return other
+
+    @property
+    def ids(self) -> Sequence[str]:
+        return _Ids(self)
+
+    def index(self, image_id: str) -> int:
+        """Place of an id; the first call reads every description once. Raises KeyError."""
+        if not hasattr(self, "_index"):
+            self._index = {self.described(i)["id"]: i for i in range(len(self))}
+        return self._index[image_id]
+
+    def described(self, i: int) -> dict[str, Any]:
+        """What the shard says of picture i: id, width, height, objects."""
+        place = self._place(i)
+        if self._last[0] != place:
+            self._last = (place, json.loads(self._member(place, ("json",))))
+        return self._last[1]
+
+    def size(self, i: int) -> tuple[int, int]:
+        told = self.described(i)
+        return told["width"], told["height"]
+
+    def objects(self, i: int) -> Objects:
+        known = [o for o in self.described(i)["objects"] if o["name"] in self.classes]
+        boxes = torch.tensor([o["box"] for o in known], dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor([self.classes.index(o["name"]) for o in known], dtype=torch.int64)
+        return Objects(boxes, labels, torch.tensor([o["difficult"] for o in known], dtype=torch.bool))
+
+    def image(self, i: int) -> np.ndarray:
+        width, height = self.size(i)
+        content = self._member(self._place(i), ("jpg", "jpeg", "png", "bmp", "webp"))
+        image = read_image(BytesIO(content), exif=False)
+        if image.shape[:2] != (height, width):
+            image = read_image(BytesIO(content))
+        if image.shape[:2] != (height, width):
+            raise InputError(f"{self.image_path(i)}: picture {self.ids[i]} is not {width} x {height} pixels as its description says")
+        return image
+
+    def image_path(self, i: int) -> Path:
+        """The shard it is in."""
+        return self.shards[self._shard_of(self._place(i))][0]
+
+    def span(self, i: int) -> tuple[int, int]:
+        """Places of the pictures in the same shard: where partners for a mosaic are looked for."""
+        if self._chosen is not None:
+            return 0, len(self)
+        shard = self._shard_of(i)
+        return int(self.starts[shard]), int(self.starts[shard + 1])
+
+    def _place(self, i: int) -> int:
+        if not 0 <= i < len(self):
+            raise IndexError(i)
+        return i if self._chosen is None else int(self._chosen[i])
+
+    def _shard_of(self, place: int) -> int:
+        return int(np.searchsorted(self.starts, place, side="right")) - 1
+
+    def _member(self, place: int, endings: Sequence[str]) -> bytes:
+        shard = self._shard_of(place)
+        file, members = self._open(shard)
+        number = place - int(self.starts[shard])
+        offset, size = next((members[number][e] for e in endings if e in members[number]), (0, 0))
+        if not size:
+            raise InputError(f"{self.shards[shard][0]}: sample {number} has no .{' or .'.join(endings)}")
+        file.seek(offset)
+        return file.read(size)
+
+    def _open(self, shard: int) -> tuple[Any, list[dict[str, tuple[int, int]]]]:
+        """The shard's file, and for each sample ending -> (offset, bytes)."""
+        if shard in self._opened:
+            self._opened.move_to_end(shard)
+            return self._opened[shard]
+        path = self.store.path(*self.shards[shard])
+        samples: dict[str, dict[str, tuple[int, int]]] = {}
+        try:
+            file = open(path, "rb")  # noqa: SIM115 (kept open)
+            with tarfile.open(fileobj=file, mode="r:") as tar:
+                for member in tar:
+                    key, _, ending = member.name.partition(".")
+                    samples.setdefault(key, {})[ending.lower()] = (member.offset_data, member.size)
+        except (OSError, tarfile.TarError) as error:
+            raise InputError(f"{path} cannot be read as a shard ({error}); write or fetch it again") from None
+        expected = int(self.starts[shard + 1] - self.starts[shard])
+        if len(samples) != expected:
+            raise InputError(f"{path} holds {len(samples)} samples, its index says {expected}; write or fetch it again")
+        self._opened[shard] = (file, list(samples.values()))
+        if len(self._opened) > OPEN:
+            self._opened.popitem(last=False)[1][0].close()
+        return self._opened[shard]
+
+
+class _Ids(Sequence[str]):
+    """Ids, read when they are asked for: there may be more than fit in memory."""
+
+    def __init__(self, shards: ShardSet) -> None:
+        self.shards = shards
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def __getitem__(self, i: Any) -> Any:
+        return [self[k] for k in range(*i.indices(len(self)))] if isinstance(i, slice) else self.shards.described(i)["id"]
+
+
+def _read_index(path: Path) -> list[tuple[str, int, int]]:
+    """(name, samples, bytes) of each shard. Raises InputError."""
+    try:
+        tree = json.loads(path.read_bytes())
+        if tree["format"] != FORMAT:
+            raise ValueError(f"format {tree['format']!r}")
+        rows = [(str(s["name"]), int(s["samples"]), int(s["bytes"])) for s in tree["shards"]]
+        if not rows or any("/" in name or name in ("", "..") for name, _, _ in rows):
+            raise ValueError("names of its shards")
+        return rows
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; tools/make_shards.py writes it, last of all") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is no index of shards ({type(error).__name__}: {error})") from None

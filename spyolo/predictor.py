@@ -11,9 +11,11 @@ import torch
 
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, load_detector
-from spyolo.data import letterbox, read_image
+from spyolo.data import Letterbox, letterbox, read_image
+from spyolo.data.letterbox import FILL
 from spyolo.detection import DetectorState, SpikingYOLO, postprocess
 from spyolo.engine import autocast, in_picture
+from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
 
 
@@ -71,7 +73,7 @@ class Predictor:
     def each_step(self, image: np.ndarray | str | Path) -> list[Detections]:
         """What is seen after each of the T steps: T detections of the same picture."""
         image = image if isinstance(image, np.ndarray) else read_image(image)
-        canvas, place = letterbox(image, self.size)
+        canvas, place = self.fitted(image)
         with autocast(self.device, self.amp):
             found = [self.read(predictions) for predictions, _ in self.detector.run(self.tensor(canvas), self.timesteps)]
         return [in_picture(d, place, image.shape[1], image.shape[0]) for d in found]
@@ -87,7 +89,7 @@ class Predictor:
         """
         if steps < 1:
             raise ValueError(f"steps must be at least 1, got {steps}")
-        canvas, place = letterbox(image, self.size)
+        canvas, place = self.fitted(image)
         with autocast(self.device, self.amp):
             current = self.detector.encode(self.tensor(canvas))
             for _ in range(steps):
@@ -117,6 +119,18 @@ class Predictor:
                 warnings.warn(f"frame {number}: {error}; done, {restarts} time(s) so far", stacklevel=2)
                 found, state = self.step(frame, None, steps)
             yield found
+
+    def fitted(self, image: np.ndarray) -> tuple[np.ndarray, Letterbox]:
+        """A picture, or a frame of event counts, on its canvas.
+
+        Raises:
+            InputError: another number of channels than the detector takes.
+        """
+        channels = self.detector.spec.in_channels
+        if image.ndim != 3 or image.shape[2] != channels:
+            takes = "pictures, [H, W, 3]" if channels == 3 else f"event frames, [H, W, {channels}]"
+            raise InputError(f"this detector takes {takes}; got an array of shape {list(image.shape)}")
+        return letterbox(image, self.size, FILL if channels == 3 else 0)
 
     def tensor(self, canvas: np.ndarray) -> torch.Tensor:
         """A canvas, uint8 [H, W, 3], as the detector takes it: [1, 3, H, W] on its device."""

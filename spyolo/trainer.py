@@ -281,6 +281,8 @@ class Trainer:
         )  # fmt: skip
         notes = {"epoch": self.epoch, "weights_of": self.config.weights_of, "train": self.config.train, "pictures": len(self.train_set)}
         notes["pieces"] = [*self.pieces, piece | {k: metrics[k] for k in ("voc10_ap50",) if k in metrics}]
+        if self.config.source == "events":
+            notes["window_ms"] = self.config.window_ms
         return WeightsInfo(self.detector.spec, self.classes, self.config.size, self.timesteps, metrics, notes)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------

@@ -165,13 +165,17 @@ def measure(args: argparse.Namespace) -> Measured | None:
     return Measured(classes, voc, {0: table}, protocol, notes)
 
 
-def open_set(args: argparse.Namespace, classes: Sequence[str]) -> tuple[VOCSet, list[str]]:
-    """The pictures to measure on, and what was tolerated in reading them."""
+def open_set(args: argparse.Namespace, classes: Sequence[str], split: str = "") -> tuple[VOCSet, list[str]]:
+    """The pictures to measure on, and what was tolerated in reading them. A folder with an index of shards holds shards."""
     from spyolo.data import VOCSet
+    from spyolo.data.shards import ShardSet
 
+    split = split or args.split
+    if all((Path(args.data) / part.strip() / "index.json").is_file() for part in split.split("+")):
+        return ShardSet(args.data, split, classes), []  # type: ignore[return-value]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        voc = VOCSet(args.data, args.split, classes, strict=args.strict)
+        voc = VOCSet(args.data, split, classes, strict=args.strict)
     return voc, [str(warning.message) for warning in caught]
 
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from spyolo.boxes import Detections
 from spyolo.config import Evaluation
-from spyolo.data import DetectionDataset, VOCSet, collate
+from spyolo.data import DetectionDataset, VOCSet, load_batches
+from spyolo.data.events_clips import EventClips, EventPlayback
+from spyolo.data.events_set import EventSet
 from spyolo.errors import InputError
 from spyolo.evaluation.tables import DetectionTable
 
@@ -32,7 +34,7 @@ class Measured:
     """What is to be judged, and what is known about how it came to be."""
 
     classes: tuple[str, ...]
-    voc: VOCSet
+    voc: VOCSet | EventSet
     detections: Mapping[int, Mapping[str, Detections] | DetectionTable]  # by steps; 0: no steps known of
     protocol: dict[str, Any]
     notes: list[str]
@@ -71,23 +73,26 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     from spyolo.running import choose_device
 
     detector, info = load_detector(args.weights, weights=args.weights_of)
-    voc, notes = open_set(args, info.classes)
+    events = detector.spec.in_channels == 2
+    voc, notes = (event_set(args, info, args.split), []) if events else open_set(args, info.classes)
     if args.limit:
-        voc = voc.subset(range(min(args.limit, len(voc))))
+        voc = limited(voc, args.limit)
     size = args.size or info.size
     if size % 32 or size < 32:
         raise InputError(f"--size must be a multiple of 32, got {size}")
     if size != info.size:
         notes.append(f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}")
     device = choose_device(args.device, peers)
-    steps = (parse_timesteps(args.timesteps) if args.timesteps else (info.timesteps,)) if detector.spiking else (1,)
+    steps = (parse_timesteps(args.timesteps) if args.timesteps else (info.timesteps,)) if detector.spiking and not events else (1,)
     detector.to(device)
     if args.recalibrate:
-        recalibrate_on(detector, args, info, size, max(steps), device)
+        recalibrate_on(detector, args, info, size, info.timesteps if events else max(steps), device)
     elif args.weights_of != "w":
         notes.append(f"norm statistics are those of the weights trained (w), not of {args.weights_of}; --recalibrate SPLIT takes them anew")
-    dataset = DetectionDataset(voc, size, "eval")
+    dataset = EventPlayback(voc, size, args.batch) if isinstance(voc, EventSet) else DetectionDataset(voc, size, "eval")
     found, counts = detect_with_model(detector, dataset, steps, args, device, peers)
+    if counts is not None and events:  # a recording is one long sequence: the price is that of a window
+        counts = counts.per_step()
     measured = Measured(info.classes, voc, found, protocol_of(args, info, size, device), notes, counts)
     if counts is not None:
         from spyolo.summary import twin_counts
@@ -98,23 +103,32 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     return measured
 
 
+def limited(voc: VOCSet | EventSet, limit: int) -> VOCSet | EventSet:
+    """The first pictures, or recordings."""
+    if isinstance(voc, EventSet):
+        return voc.only(range(min(limit, len(voc.recordings))))
+    return voc.subset(range(min(limit, len(voc))))
+
+
 def detect_with_model(
-    detector: SpikingYOLO, dataset: DetectionDataset, steps: tuple[int, ...], args: argparse.Namespace, device: torch.device, peers: Peers
+    detector: SpikingYOLO, dataset: DetectionDataset | EventPlayback, steps: tuple[int, ...], args: argparse.Namespace,
+    device: torch.device, peers: Peers,
 ) -> tuple[dict[int, dict[str, Detections]], Counts | None]:
     """T -> image id -> detections in the picture's pixels, and the operations counted meanwhile."""
     from contextlib import nullcontext
 
-    from spyolo import engine
+    from spyolo import recordings
     from spyolo.builders import choose_workers
     from spyolo.evaluation.energy import EnergyMeter
     from spyolo.evaluation.tallies import combined
 
-    asked = len(dataset) if args.energy_pictures is None else args.energy_pictures
+    whole = len(dataset.voc.recordings) if isinstance(dataset, EventPlayback) else len(dataset)
+    asked = whole if args.energy_pictures is None else args.energy_pictures
     # Alone, the meter stops after the batch that reaches the number asked for; together, after this process's last one of those.
     mine = args.batch * len(peers.deal_batches(asked, args.batch))
     meter = EnergyMeter(detector, pictures=mine) if asked else None
     with meter or nullcontext():
-        found = engine.detect(
+        found = recordings.detect(
             detector, dataset, steps, confidence=floor_of(args), nms_iou=args.nms, max_detections=args.max_detections,
             batch_size=args.batch, device=device, amp=args.amp, workers=choose_workers(args.workers, peers),
             progress=not args.quiet and peers.first, peers=peers,
@@ -141,13 +155,22 @@ def recalibrate_on(
     detector: SpikingYOLO, args: argparse.Namespace, info: WeightsInfo, size: int, steps: int, device: torch.device
 ) -> None:
     """Norm statistics over the first pictures of another split."""
-    from torch.utils.data import DataLoader
-
     from spyolo import engine
+    from spyolo.cli.eval import open_set
 
-    voc = VOCSet(args.data, args.recalibrate, info.classes)
-    dataset = DetectionDataset(voc.subset(range(min(RECALIBRATION_PICTURES, len(voc)))), size, "eval")
-    engine.recalibrate(detector, DataLoader(dataset, args.batch, collate_fn=collate), steps, device=device, amp=args.amp)
+    dataset: DetectionDataset | EventClips
+    if detector.spec.in_channels == 2:
+        dataset = EventClips(event_set(args, info, args.recalibrate), size, steps, "eval")
+    else:
+        voc, _ = open_set(args, info.classes, args.recalibrate)
+        dataset = DetectionDataset(voc, size, "eval")
+    order = range(min(RECALIBRATION_PICTURES, len(dataset)))
+    engine.recalibrate(detector, load_batches(dataset, 0, sampler=order, batch_size=args.batch), steps, device=device, amp=args.amp)
+
+
+def event_set(args: argparse.Namespace, info: WeightsInfo, split: str) -> EventSet:
+    """The recordings of a split, cut into windows as in training."""
+    return EventSet(args.data, split, info.classes, window=round(1000 * info.notes.get("window_ms", 50)))
 
 
 def latencies(detector: SpikingYOLO, size: int, steps: int, device: torch.device, amp: str) -> dict[int, float]:

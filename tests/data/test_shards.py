@@ -1,0 +1,172 @@
+"""Shards: written from a VOC set, read like it, dealt so that each is read once; and what is told when one is missing."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from spyolo.cli import run
+from spyolo.data import SAMPLE_CLASSES, DetectionDataset, VOCSet, load_batches
+from spyolo.data.shard_fetching import ShardStore
+from spyolo.data.shards import ShardSet, make_shards
+from spyolo.distributed import ALONE, Peers
+from spyolo.errors import InputError
+from spyolo.shard_order import ShardOrder
+
+wds = pytest.importorskip("webdataset")
+
+
+@pytest.fixture(scope="module")
+def voc(sample_root) -> VOCSet:
+    return VOCSet(sample_root, "2007:train", SAMPLE_CLASSES)
+
+
+@pytest.fixture(scope="module")
+def root(voc, tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("shards")
+    make_shards(voc, root / "train", per_shard=5)
+    return root
+
+
+def test_shards_hold_what_the_set_holds(voc, root):
+    shards = ShardSet(root, "train", SAMPLE_CLASSES)
+    assert [p.name for p in sorted((root / "train").iterdir())] == [*(f"{k:06d}.tar" for k in range(4)), "index.json"]
+    assert len(shards) == len(voc) == 16 and list(shards.ids) == voc.ids and shards.ids[2:4] == voc.ids[2:4]
+    for i in (15, 0, 7):
+        assert np.array_equal(shards.image(i), voc.image(i)) and shards.size(i) == voc.size(i) and shards.index(voc.ids[i]) == i
+        mine, theirs = shards.objects(i), voc.objects(i)
+        assert all(torch.equal(getattr(mine, name), getattr(theirs, name)) for name in ("boxes", "labels", "difficult"))
+    assert shards.span(7) == (5, 10) and shards.span(15) == (15, 16) and shards.image_path(7).name == "000001.tar"
+    with pytest.raises(IndexError):
+        shards.described(16)
+    part = shards.subset([9, 3])
+    assert list(part.ids) == [voc.ids[9], voc.ids[3]] and part.index(voc.ids[3]) == 1 and part.span(1) == (0, 2)
+    fewer = ShardSet(root, "train", SAMPLE_CLASSES[:2])
+    assert all(set(fewer.objects(i).labels.tolist()) <= {0, 1} for i in range(16))
+
+
+def test_any_reader_of_webdatasets_can_stream_them(voc, root):
+    samples = list(wds.WebDataset([str(p) for p in sorted((root / "train").glob("*.tar"))], shardshuffle=False))
+    assert len(samples) == 16 and json.loads(samples[6]["json"])["id"] == voc.ids[6]
+    assert samples[6]["jpg"] == voc.image_path(6).read_bytes()
+
+
+def test_the_same_set_makes_the_same_bytes(voc, root, tmp_path):
+    again = make_shards(voc, tmp_path / "again", per_shard=5)
+    assert [p.read_bytes() for p in again] == [(root / "train" / p.name).read_bytes() for p in again]
+    with pytest.raises(InputError, match="again is not empty; give another folder"):
+        make_shards(voc, tmp_path / "again")
+
+
+def test_training_pictures_are_the_same_by_seed_epoch_and_place(root):
+    def batch(workers: int, preset: str = "mosaic") -> list[torch.Tensor]:
+        dataset = DetectionDataset(ShardSet(root, "train", SAMPLE_CLASSES), 64, preset)
+        dataset.set_epoch(3)
+        return [b.images for b in load_batches(dataset, workers, batch_sampler=[[0, 8, 15], [4, 5]])]
+
+    one, other = batch(0), batch(1)
+    assert all(torch.equal(a, b) for a, b in zip(one, other))
+    shards = ShardSet(root, "train", SAMPLE_CLASSES)
+    shards.image(0)
+    assert np.array_equal(pickle.loads(pickle.dumps(shards)).image(0), shards.image(0))  # as loader processes get it
+
+
+def test_an_epoch_reads_each_shard_once_and_lanes_make_the_batches(root):
+    starts = [0, 5, 10, 15, 16]
+    whole = ShardOrder(starts, 4, seed=0, epoch=0)
+    assert len(whole) == 4 and sorted(i for b in whole for i in b) == list(range(16))
+    assert list(whole) == list(ShardOrder(starts, 4, 0, 0)) != list(ShardOrder(starts, 4, 0, 1))
+    assert list(ShardOrder(starts, 4, 0, 0, first=2)) == list(whole)[2:]
+    even = list(range(0, 81, 10))  # eight shards
+    lanes = list(ShardOrder(even, 8, 0, 0, lanes=4))
+    assert len(lanes) == 10 and all(len(b) == 8 for b in lanes)
+    shares = [list(ShardOrder(even, 8, 0, 0, lanes=4, peers=Peers(rank, 2))) for rank in range(2)]
+    assert [a + b for a, b in zip(*shares)] == lanes  # the same batches for any number of processes
+    touched = [{i // 10 for b in share for i in b} for share in shares]
+    assert not touched[0] & touched[1] and len(touched[0] | touched[1]) == 8  # and each reads shards of its own
+
+
+def test_lanes_that_cannot_be(tiny_config):
+    with pytest.raises(InputError, match=r"4 shard\(s\) cannot be dealt into 8 lanes: make --lanes smaller, or write smaller shards"):
+        ShardOrder([0, 5, 10, 15, 16], 8, 0, 0, lanes=8)
+    with pytest.raises(InputError, match=r"3 lanes cannot be shared by 2 process\(es\): make --lanes a multiple of 2, or 1"):
+        ShardOrder([0, 5, 10, 15, 16], 6, 0, 0, lanes=3, peers=Peers(0, 2))
+    for changes, message in (
+        ({"lanes": 3}, r"batch \(4\) must be a multiple of lanes \(3\)"),
+        ({"cache": "ram"}, "cache must be none, got ram"),
+    ):
+        with pytest.raises(InputError, match=message):
+            tiny_config(source="shards", **changes)
+    ShardOrder([0, 5], 4, 0, 0, peers=ALONE)
+
+
+def spoiled(root: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "train"
+    folder.mkdir()
+    for path in (root / "train").iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    return folder
+
+
+def test_a_missing_or_spoiled_shard_is_told_before_training(root, tmp_path):
+    folder = spoiled(root, tmp_path)
+    content = (folder / "000002.tar").read_bytes()
+    (folder / "000002.tar").unlink()
+    with pytest.raises(InputError, match=r"shard .*000002.tar is missing, although its index lists it; copy it there or write"):
+        ShardSet(tmp_path, "train", SAMPLE_CLASSES)
+    (folder / "000002.tar").write_bytes(content[:-100])
+    with pytest.raises(InputError, match=r"000002.tar has [\d,]+ bytes, its index says [\d,]+: it is cut off or another one; fetch"):
+        ShardSet(tmp_path, "train", SAMPLE_CLASSES)
+    (folder / "000002.tar").write_bytes(b"\x01" * len(content))
+    with pytest.raises(InputError, match=r"000002.tar cannot be read as a shard"):
+        ShardSet(tmp_path, "train", SAMPLE_CLASSES).size(11)
+    (folder / "000002.tar").write_bytes((folder / "000003.tar").read_bytes().ljust(len(content), b"\0"))
+    with pytest.raises(InputError, match=r"000002.tar holds 1 samples, its index says 5; write or fetch it again"):
+        ShardSet(tmp_path, "train", SAMPLE_CLASSES).size(11)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other"}', '{"format": "spyolo-shards-1", "shards": [{"name": "../a"}]}'])
+def test_an_index_that_is_none(tmp_path, content):
+    (tmp_path / "index.json").write_text(content)
+    with pytest.raises(InputError, match="is no index of shards"):
+        ShardSet(tmp_path, ".", SAMPLE_CLASSES)
+    with pytest.raises(InputError, match=r"index.json does not exist; tools/make_shards.py writes it, last of all"):
+        ShardSet(tmp_path, "nothing", SAMPLE_CLASSES)
+
+
+def test_shards_that_are_elsewhere_are_fetched_and_a_few_kept(voc, root, tmp_path):
+    here = tmp_path / "here" / "train"
+    here.mkdir(parents=True)
+    (here / "index.json").write_bytes((root / "train" / "index.json").read_bytes())
+    store = ShardStore(f"pipe:cat {root}/train/{{}}", tmp_path / "kept", kept=2)
+    shards = ShardSet(tmp_path / "here", "train", SAMPLE_CLASSES, store)
+    assert not store.folder.exists()
+    for i in (0, 6, 12, 15, 3):  # one of each shard, then the first again
+        assert np.array_equal(shards.image(i), voc.image(i))
+    assert sorted(p.name for p in store.folder.iterdir()) == ["000002.tar", "000003.tar"]
+    broken = ShardSet(tmp_path / "here", "train", SAMPLE_CLASSES, ShardStore("pipe:false {}", tmp_path / "other"))
+    with pytest.raises(InputError, match=r"shard 000000.tar cannot be fetched from pipe:false 000000.tar"):
+        broken.size(0)
+    with pytest.raises(InputError, match="does not say where a shard's name goes"):
+        ShardStore("https://host/train")
+
+
+def test_the_command_writes_them_and_a_run_trains_on_them(sample_root, tiny_config, tmp_path, capsys, monkeypatch):
+    from spyolo.run_folder import RunFolder
+    from spyolo.trainer import Trainer
+
+    for split in ("train", "val"):
+        options = ["--data", str(sample_root), "--split", f"2007:{split}", "--classes", "sample", "--per-shard", "4"]
+        assert run("make_shards", [*options, "--out", str(tmp_path / split)]) == 0
+    assert "16 pictures in 4 shard(s)" in capsys.readouterr().out
+    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
+    monkeypatch.setattr(RunFolder, "board", lambda *_: None)
+    config = tiny_config(source="shards", data=str(tmp_path), train="train", val="val", epochs=1, lanes=2)
+    trainer = Trainer(config, quiet=True)
+    assert trainer.per_epoch == 4 and trainer.fit() and trainer.folder.best.exists()
+    assert run("make_shards", ["--data", str(sample_root), "--split", "2007:val", "--out", str(tmp_path / "x"), "--per-shard", "0"]) == 2

@@ -28,11 +28,14 @@ def describe_start(trainer: Trainer) -> str:
     parameters = sum(p.numel() for p in trainer.detector.parameters())
     warm = f"\nwarm start from {c.init}: {len(trainer.untouched)} tensor(s) it has nothing for stay as drawn" if trainer.warm else ""
     how = f"{c.rule} ({c.form}, alpha {c.alpha:g})" if c.rule == "fptt" else c.rule
+    what = "clips" if c.source == "events" else "pictures"
+    windows = " windows" if c.source == "events" else ""
+    many = f", {trainer.peers.world} processes" if trainer.peers.world > 1 else ""
     return (
         f"{c.detector}, width {c.width:g}, {parameters:,} parameters, {len(trainer.classes)} classes, "
         f"{c.size} pixels, T = {trainer.timesteps}\n"
-        f"{len(trainer.train_set):,} pictures to train on ({c.train}), {len(trainer.val_set):,} to measure on ({c.val}); {how}, "
-        f"{len(trainer.plan)} update(s) a batch, {c.epochs} epochs, {trainer.device}{warm}"
+        f"{len(trainer.train_set):,} {what} to train on ({c.train}), {len(trainer.val_set.voc):,}{windows} to measure on ({c.val}); {how}, "
+        f"{len(trainer.plan)} update(s) a batch, {c.epochs} epochs, {trainer.device}{many}{warm}"
     )
 
 

@@ -236,7 +236,8 @@ class Trainer:
         if self.peers.agree([trouble is not None], self.device)[0]:
             ago, what = trouble or (0, "values of another process are not finite")
             good = f"the last good checkpoint is {self.folder.last}" if self.folder.last.exists() else "there is no checkpoint yet"
-            files = ", ".join(self.train_set.voc.image_path(self.train_set.voc.index(name)).name for name in self.recent[-1 - ago])
+            voc, ids = self.train_set.voc, self.recent[-1 - ago]
+            files = ", ".join(voc.image_path(voc.index(name)).name if self.config.source == "voc" else name for name in ids)
             self.peers.refuse_all(
                 f"epoch {self.epoch + 1}, batch {self.batch - ago} ({files}): {what}; {good}; a lower --lr, a lower --clip or --amp none "
                 "usually mends it; --nonfinite skip leaves such batches out",

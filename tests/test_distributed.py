@@ -390,7 +390,7 @@ def test_continuing_takes_up_this_run_and_no_other(tiny_config):
     assert not train.holds_this_run(config)
     write_whole(Path(config.out) / "config.yaml", config.to_yaml())
     assert train.holds_this_run(config.updated({"workers": 3, "max_minutes": 5}))
-    with pytest.raises(InputError, match=r"already holds another run \(epochs 1, not 2; lr 0.001, not 0.1\); --resume it, or give another"):
+    with pytest.raises(InputError, match=r"already holds another run \(lr 0.001, not 0.1, epochs 1, not 2\); --resume it, or give another"):
         train.holds_this_run(config.updated({"epochs": 2, "lr": 0.1}))
     with pytest.raises(InputError, match="--resume RUN goes on with a run that is there, --continue also starts one; give one of them"):
         train.main(["--resume", config.out, "--continue"])

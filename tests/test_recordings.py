@@ -117,7 +117,7 @@ def test_windows_without_truth_are_neither_right_nor_wrong(root, seeing):
         return torch.cat([p.grad.flatten() for p in detector.parameters() if p.grad is not None])
 
     both = torch.cat([frame, frame.flip(-1)])
-    torch.testing.assert_close(gradient(both, [objects, None]), gradient(frame, [objects]), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradient(both, [objects, None]), gradient(frame, [objects]), rtol=1e-3, atol=1e-4)
     assert not torch.allclose(gradient(both, [objects, Objects.empty()]), gradient(frame, [objects]))
     assert gradient(both, [None, None]).abs().sum() == 0
 

@@ -1,0 +1,203 @@
+// The LTC step for inference on a CPU: gate, membrane, spike and reset of a neuron in one visit to memory.
+//
+// Maps are channels-last: [N, H, W, C], C contiguous. X is the dtype of currents, V that of membranes and arithmetic, S that of spikes.
+// Vectors are GCC's and Clang's own (no intrinsics), so the same text serves every processor; L lanes, L divides C.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <omp.h>
+#include <vector>
+
+struct bf16 { uint16_t bits; };
+
+template <typename T, int L> struct Lanes { typedef T type __attribute__((vector_size(L * sizeof(T)))); };
+template <typename T, int L> using Vec = typename Lanes<T, L>::type;
+template <typename V> struct Whole;
+template <> struct Whole<float> { typedef int32_t type; };
+template <> struct Whole<double> { typedef int64_t type; };
+
+template <typename V, int L> static inline Vec<V, L> load(const V* p) {
+    Vec<V, L> v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+template <typename V, int L> static inline Vec<V, L> load(const bf16* p) {
+    Vec<uint16_t, L> h;
+    memcpy(&h, p, sizeof h);
+    return (Vec<float, L>)(__builtin_convertvector(h, Vec<uint32_t, L>) << 16);
+}
+
+template <typename V, int L> static inline void store(V* p, Vec<V, L> v) { memcpy(p, &v, sizeof v); }
+
+template <typename V, int L> static inline void store(bf16* p, Vec<float, L> v) {  // to the nearest, ties to even; no NaN comes here
+    Vec<uint32_t, L> b = (Vec<uint32_t, L>)v;
+    Vec<uint16_t, L> h = __builtin_convertvector((b + 0x7fff + ((b >> 16) & 1)) >> 16, Vec<uint16_t, L>);
+    memcpy(p, &h, sizeof h);
+}
+
+template <typename V, int L> static inline void store(uint8_t* p, Vec<V, L> v) {
+    Vec<uint8_t, L> h = __builtin_convertvector(v, Vec<uint8_t, L>);
+    memcpy(p, &h, sizeof h);
+}
+
+// exp by 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2], good to 2 units in the last place; x is kept inside [-87, 87]
+template <int L> static inline Vec<float, L> exponential(Vec<float, L> x) {
+    typedef Vec<float, L> F;
+    typedef Vec<int32_t, L> I;
+    const float magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number
+    x = x > 87.0f ? F{} + 87.0f : x;
+    x = x < -87.0f ? F{} - 87.0f : x;
+    F t = x * 1.44269504f + magic;
+    F n = t - magic;
+    F r = x - n * 0.693359375f + n * 2.12194440e-4f;
+    F p = F{} + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * r * r + r + 1.0f;
+    return (F)((I)p + ((I)t << 23));  // the low bits of t hold n
+}
+
+template <int L> static inline Vec<double, L> exponential(Vec<double, L> x) {
+    for (int i = 0; i < L; i++) x[i] = std::exp(x[i]);
+    return x;
+}
+
+template <typename V> struct Step {  // what an LTC layer is told
+    const void *x, *logit;            // current; the gate's logit, or null
+    const V *u, *kernel, *bias;       // membranes (null: at rest); depthwise kernel [9, C] or null; bias [C]
+    V* u_after;
+    void *s, *s2;                     // spikes, and a second copy of the channels from `from2` on (null: none)
+    int64_t stride, stride2, from2;   // elements from pixel to pixel in s and s2
+    V threshold;
+    int64_t n, h, w, c;
+};
+
+template <typename X, typename V, typename S, int L>
+static inline void fire(const Step<V>& a, int64_t pixel, int64_t c, Vec<V, L> logit) {
+    typedef Vec<V, L> F;
+    const int64_t at = pixel * a.c + c;
+    F x = load<V, L>((const X*)a.x + at);
+    F u = a.u ? load<V, L>(a.u + at) : F{};
+    F v = u + (x - u) / (1 + exponential<L>(-logit));
+    auto fired = v > a.threshold;
+    store<V, L>(a.u_after + at, fired ? F{} : v);
+    F s = fired ? F{} + 1 : F{};
+    store<V, L>((S*)a.s + pixel * a.stride + c, s);
+    if (a.s2 && c >= a.from2) store<V, L>((S*)a.s2 + pixel * a.stride2 + c - a.from2, s);
+}
+
+// one row of x + u with a zero pixel at either end; zeros where y lies outside
+template <typename X, typename V, int L> static void sum_row(const Step<V>& a, int64_t n, int64_t y, V* row) {
+    const int64_t length = a.w * a.c;
+    if (y < 0 || y >= a.h) {
+        memset(row, 0, (length + 2 * a.c) * sizeof(V));
+        return;
+    }
+    memset(row, 0, a.c * sizeof(V));
+    memset(row + a.c + length, 0, a.c * sizeof(V));
+    const int64_t from = (n * a.h + y) * length;
+    for (int64_t i = 0; i < length; i += L) {
+        Vec<V, L> g = load<V, L>((const X*)a.x + from + i);
+        if (a.u) g += load<V, L>(a.u + from + i);
+        store<V, L>(row + a.c + i, g);
+    }
+}
+
+template <typename X, typename V, typename S, int L> static void depthwise_rows(const Step<V>& a, int64_t first, int64_t last) {
+    typedef Vec<V, L> F;
+    const int64_t width = (a.w + 2) * a.c;
+    std::vector<V> memory(3 * width);
+    int64_t have = -9, image = -1;  // the last row summed, and of which image
+    for (int64_t r = first; r < last; r++) {
+        const int64_t n = r / a.h, y = r % a.h;
+        if (n != image) have = y - 2, image = n;
+        for (; have < y + 1; have++) sum_row<X, V, L>(a, n, have + 1, &memory[(have + 1 + 3) % 3 * width]);
+        const V* above[3];
+        for (int k = 0; k < 3; k++) above[k] = &memory[(y - 1 + k + 3) % 3 * width];
+        for (int64_t c = 0; c < a.c; c += L) {
+            F k[9], bias = load<V, L>(a.bias + c);
+            for (int i = 0; i < 9; i++) k[i] = load<V, L>(a.kernel + i * a.c + c);
+            for (int64_t x = 0; x < a.w; x++) {
+                F logit = bias;
+                for (int i = 0; i < 9; i++) logit += k[i] * load<V, L>(above[i / 3] + (x + i % 3) * a.c + c);
+                fire<X, V, S, L>(a, r * a.w + x, c, logit);
+            }
+        }
+    }
+}
+
+template <typename X, typename V, typename S, int L> static void pointwise_rows(const Step<V>& a, int64_t first, int64_t last) {
+    for (int64_t pixel = first * a.w; pixel < last * a.w; pixel++)
+        for (int64_t c = 0; c < a.c; c += L) {
+            Vec<V, L> logit = load<V, L>(a.bias + c);
+            if (a.logit) logit += load<V, L>((const X*)a.logit + pixel * a.c + c);
+            fire<X, V, S, L>(a, pixel, c, logit);
+        }
+}
+
+template <typename X, typename V, typename S, int L> static void all_rows(const Step<V>& a, int threads) {
+    const int64_t rows = a.n * a.h;
+#pragma omp parallel num_threads(threads)
+    {
+        const int64_t i = omp_get_thread_num(), of = omp_get_num_threads(), first = rows * i / of, last = rows * (i + 1) / of;
+        if (a.kernel) depthwise_rows<X, V, S, L>(a, first, last);
+        else pointwise_rows<X, V, S, L>(a, first, last);
+    }
+}
+
+template <typename X, typename V, typename S> static void any_lanes(const Step<V>& a, int threads) {
+    constexpr int most = 64 / sizeof(V);
+    const bool aligned = a.c % most == 0 && a.from2 % most == 0;
+    if (aligned) all_rows<X, V, S, most>(a, threads);
+    else all_rows<X, V, S, 4>(a, threads);
+}
+
+// x + u in the dtype of x; count is a multiple of 4
+template <typename X, typename V, int L> static void add(const X* x, const V* u, X* out, int64_t count, int threads) {
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t i = 0; i < count / L; i++) store<V, L>(out + i * L, load<V, L>(x + i * L) + load<V, L>(u + i * L));
+    for (int64_t i = count / L * L; i < count; i += 4) store<V, 4>(out + i, load<V, 4>(x + i) + load<V, 4>(u + i));
+}
+
+#define STEP(NAME, X, V, S)                                                                                                            \
+    extern "C" void NAME(const void* x, const void* logit, const V* u, const V* kernel, const V* bias, V* u_after, void* s, void* s2,  \
+                         int64_t stride, int64_t stride2, int64_t from2, double threshold, int64_t n, int64_t h, int64_t w, int64_t c, \
+                         int threads) {                                                                                                \
+        Step<V> a = {x, logit, u, kernel, bias, u_after, s, s2, stride, stride2, from2, (V)threshold, n, h, w, c};                     \
+        any_lanes<X, V, S>(a, threads);                                                                                                \
+    }
+STEP(ltc_bf16_bf16, bf16, float, bf16)
+STEP(ltc_bf16_u8, bf16, float, uint8_t)
+STEP(ltc_f32_f32, float, float, float)
+STEP(ltc_f32_u8, float, float, uint8_t)
+STEP(ltc_f64_f64, double, double, double)
+
+extern "C" void add_bf16(const bf16* x, const float* u, bf16* out, int64_t count, int threads) {
+    add<bf16, float, 16>(x, u, out, count, threads);
+}
+
+// 2x2 maxima of two maps of spikes, joined: a pooled spike is an OR of bits, whatever the dtype. Sizes and strides in bytes.
+extern "C" void pool(const uint8_t* a, int64_t stride_a, int64_t size_a, const uint8_t* b, int64_t stride_b, int64_t size_b, uint8_t* out,
+                     int64_t n, int64_t h, int64_t w, int threads) {
+    const int64_t rows = n * (h / 2), half = w / 2, size = size_a + size_b;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t y = r / (h / 2) * h + r % (h / 2) * 2;
+        for (int64_t x = 0; x < half; x++) {
+            uint8_t* to = out + (r * half + x) * size;
+            for (int k = 0; k < 2; k++) {
+                const int64_t stride = k ? stride_b : stride_a, bytes = k ? size_b : size_a;
+                const uint8_t* p = (k ? b : a) + (y * w + 2 * x) * stride;
+                const uint8_t* q = p + w * stride;
+                for (int64_t i = 0; i < bytes; i++) to[i] = p[i] | p[i + stride] | q[i] | q[i + stride];
+                to += bytes;
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help train test demo lint check clean
+.PHONY: help train test demo bench lint check clean
 
 help:
 	@echo "make train   draw the sample set, train a narrow spyv4_lite on it with FPTT, show the result (minutes)"
@@ -12,6 +12,7 @@ help:
 	@echo "make test    run the tests"
 	@echo "make demo    open the demo in the browser"
 	@echo "             (LOCK=1, before .venv is there: the very versions of .ci/requirements.lock)"
+	@echo "make bench   time inference, training and loading here; tables in runs/bench/performance.md (twenty minutes)"
 	@echo "make check   tests, ruff, mypy and the import rules, as in CI"
 	@echo "make clean   remove .venv and runs/sample*"
 
@@ -33,6 +34,15 @@ test: $(STAMP)
 demo: $(STAMP)
 	@$(BIN)/python -c "import gradio" 2>/dev/null || $(BIN)/python -m pip install --quiet -e ".[app]"
 	$(BIN)/python app/demo.py $(ARGS)
+
+bench: $(STAMP)
+	$(BIN)/python tools/bench/inference.py --batch 1
+	$(BIN)/python tools/bench/inference.py --batch 16 --budget 2
+	$(BIN)/python tools/bench/layers.py --precision int8
+	$(BIN)/python tools/bench/training.py
+	$(BIN)/python tools/bench/training.py --memory
+	$(BIN)/python tools/bench/loading.py
+	$(BIN)/python tools/bench/table.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import Letterbox, letterbox, read_image
 from spyolo.data.letterbox import FILL
-from spyolo.detection import DetectorState, SpikingYOLO, postprocess
+from spyolo.detection import DetectorState, SpikingYOLO, fuse, postprocess, settled
 from spyolo.engine import autocast, in_picture
 from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
@@ -37,14 +37,19 @@ class Predictor:
         confidence: floor on scores.
         nms_iou: overlap above which the worse box of a class is dropped.
         amp: `bf16` autocast or `none`.
+        fast: `fp32`, `bf16` or `int8`: take the fast path of `detection.fuse` at this precision; `none`: the detector as it is.
+        settle: stop before T steps when a step changed no box (`detection.settled`).
     """
 
     def __init__(
         self, detector: SpikingYOLO, info: WeightsInfo, *, timesteps: int | None = None, size: int | None = None, confidence: float = 0.3,
         nms_iou: float = 0.5, max_detections: int = 100, device: torch.device | str = "cpu", amp: str = "none",
+        fast: str = "none", settle: bool = False,
     ) -> None:  # fmt: skip
         self.device = torch.device(device)
-        self.detector, self.info, self.amp = detector.to(self.device).eval(), info, amp
+        self.detector, self.info, self.amp, self.settle = detector.to(self.device).eval(), info, amp, settle
+        if fast != "none":
+            self.detector = fuse(self.detector, fast)
         self.timesteps, self.size = timesteps or info.timesteps, size or info.size
         self.confidence, self.nms_iou, self.max_detections = confidence, nms_iou, max_detections
 
@@ -71,11 +76,15 @@ class Predictor:
 
     @torch.inference_mode()
     def each_step(self, image: np.ndarray | str | Path) -> list[Detections]:
-        """What is seen after each of the T steps: T detections of the same picture."""
+        """What is seen after each of the T steps: T detections of the same picture (fewer if they settle, where that is asked for)."""
         image = image if isinstance(image, np.ndarray) else read_image(image)
         canvas, place = self.fitted(image)
         with autocast(self.device, self.amp):
-            found = [self.read(predictions) for predictions, _ in self.detector.run(self.tensor(canvas), self.timesteps)]
+            found: list[Detections] = []
+            for predictions, _ in self.detector.run(self.tensor(canvas), self.timesteps):
+                found.append(self.read(predictions))
+                if self.settle and len(found) > 1 and settled(*found[-2:], floor=self.confidence):
+                    break
         return [in_picture(d, place, image.shape[1], image.shape[0]) for d in found]
 
     @torch.inference_mode()

@@ -60,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N pictures; 0: all [%(default)s]")
     model.add_argument("--device", default="auto", help="auto, cpu, cuda ... [%(default)s]")
     model.add_argument("--amp", default="none", choices=("none", "bf16"), help="autocast of convolutions [%(default)s]")
+    fast = "fast path on a CPU at fp32, bf16 or int8; operations are then not counted [%(default)s]"
+    model.add_argument("--fast", default="none", choices=("none", "fp32", "bf16", "int8"), help=fast)
     model.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at a time [%(default)s]")
     model.add_argument("--workers", type=int, default=-1, metavar="N", help="loader processes [chosen by the number of cores]")
     model.add_argument("--energy-pictures", type=int, metavar="N", help="count operations on the first N pictures only; 0: none [all]")

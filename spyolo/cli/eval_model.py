@@ -89,6 +89,11 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
         recalibrate_on(detector, args, info, size, info.timesteps if events else max(steps), device)
     elif args.weights_of != "w":
         notes.append(f"norm statistics are those of the weights trained (w), not of {args.weights_of}; --recalibrate SPLIT takes them anew")
+    if args.fast != "none":
+        from spyolo.detection import fuse
+
+        detector, args.energy_pictures = fuse(detector, args.fast), 0
+        notes.append(f"taken by the fast path at {args.fast}; operations are not counted there")
     dataset = EventPlayback(voc, size, args.batch) if isinstance(voc, EventSet) else DetectionDataset(voc, size, "eval")
     found, counts = detect_with_model(detector, dataset, steps, args, device, peers)
     if counts is not None and events:  # a recording is one long sequence: the price is that of a window
@@ -146,7 +151,8 @@ def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: 
     return {
         "split": args.split, "data": args.data, "weights": args.weights, "weights_of": args.weights_of, "detector": info.spec.name,
         "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), "nms_iou": args.nms,
-        "max_detections": args.max_detections, "recalibrated_on": args.recalibrate, "precision_of_convolutions": args.amp,
+        "max_detections": args.max_detections, "recalibrated_on": args.recalibrate,
+        "precision_of_convolutions": args.amp if args.fast == "none" else args.fast,
         "device": device.type,
     }  # fmt: skip
 

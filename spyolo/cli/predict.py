@@ -59,6 +59,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--size", type=int, help="input side, a multiple of 32 [as trained]")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda ... [%(default)s]")
     p.add_argument("--amp", choices=("none", "bf16"), default="none", help="autocast [%(default)s]")
+    fast = "fast path on a CPU, at this precision [%(default)s]"
+    p.add_argument("--fast", choices=("none", "fp32", "bf16", "int8"), default="none", help=fast)
+    p.add_argument("--settle", action="store_true", help="stop before T steps when a step changed no box")
     return p
 
 
@@ -133,7 +136,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     predictor = Predictor.load(
         args.weights, timesteps=args.timesteps, size=args.size, confidence=args.confidence, nms_iou=args.nms_iou,
-        device=choose_device(args.device), amp=args.amp,
+        device=choose_device(args.device), amp=args.amp, fast=args.fast, settle=args.settle,
     )  # fmt: skip
     with ExitStack() as stack:
         writers = Writers(args, predictor.classes, stack)

@@ -63,7 +63,8 @@ def fold(detector: SpikingYOLO) -> SpikingYOLO:
         if isinstance(module, Cell):
             module.synapse.conv, module.synapse.norm = folded_pair(module.synapse.conv, module.synapse.norm)
         elif isinstance(module, ConvGate):
-            module.conv, module.norm = folded_pair(module.conv, module.norm)
+            conv, module.norm = folded_pair(module.conv, module.norm)
+            module.conv = conv  # type: ignore[assignment]
     assert not norms(folded)
     return folded.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 

@@ -56,7 +56,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"{type(error).__name__}: {error}"
     for name in STEPS.values():
         function = getattr(found, name)
-        function.argtypes = [POINTER] * 8 + [WHOLE] * 3 + [REAL] + [WHOLE] * 4 + [COUNT]
+        function.argtypes = [*[POINTER] * 8, *[WHOLE] * 3, REAL, *[WHOLE] * 4, COUNT]
         function.restype = None
     found.add_bf16.argtypes, found.add_bf16.restype = [POINTER] * 3 + [WHOLE, COUNT], None
     found.pool.argtypes, found.pool.restype = [POINTER, WHOLE, WHOLE] * 2 + [POINTER] + [WHOLE] * 3 + [COUNT], None
@@ -107,11 +107,12 @@ def ltc_layer(
         spikes: where they go: [B, C, H, W] channels-last, or channels of a wider map of that kind.
         kernel: depthwise 3x3 gate, [9, C], on current + u.
         logit: what any other gate said (before `bias`), like `current`.
-        copy: second place for the spikes of the channels from `copy_from` on.
+        copy: second place for the spikes of the channels from `copy_from` on, a multiple of 4.
     """
     functions = library()
     assert functions is not None, why_not()
     n, c, h, w = current.shape
+    assert c % 4 == 0 and copy_from % 4 == 0, (c, copy_from)
     after = torch.empty_like(current, dtype=bias.dtype, memory_format=torch.channels_last)
     getattr(functions, STEPS[current.dtype, spikes.dtype])(
         current.data_ptr(), _pointer(logit), _pointer(u), _pointer(kernel), bias.data_ptr(), after.data_ptr(), spikes.data_ptr(),

@@ -51,7 +51,8 @@ def rows(images: Tensor, only: str) -> list[Row]:
         gmac = machine.gmac_of(detector, size)
         plain = Plain(detector)
         add(f"plain eager {name}, fp32", "fp32", gmac, lambda steps, plain=plain: plain.run(images, steps))
-        add(f"{name} as trained, bf16", "bf16", gmac, ours(build_detector(name).to(device, memory_format=torch.channels_last).eval(), "bf16"))
+        trained = build_detector(name).to(device, memory_format=torch.channels_last).eval()
+        add(f"{name} as trained, bf16", "bf16", gmac, ours(trained, "bf16"))
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             for precision in ("fp32", "bf16", "int8"):
@@ -62,7 +63,8 @@ def rows(images: Tensor, only: str) -> list[Row]:
     gmac = machine.gmac_of(twin, size)
     plain_twin = Plain(twin)
     add("plain eager ANN twin, fp32", "fp32", gmac, lambda steps: plain_twin.run(images, 1))
-    add("ANN twin folded, bf16", "bf16", gmac, lambda steps, run=ours(fold(twin), "bf16"): run(1))
+    folded = ours(fold(twin), "bf16")
+    add("ANN twin folded, bf16", "bf16", gmac, lambda steps: folded(1))
     for library in peers.LIBRARIES:
         try:
             detector, reset = peers.build(library)
@@ -82,7 +84,7 @@ def rows(images: Tensor, only: str) -> list[Row]:
 
 def measured(run: Callable[[], Any], budget: float) -> list[float]:
     times: list[float] = []
-    while not times or sum(times) + times[-1] < budget and len(times) < 50:
+    while not times or (sum(times) + times[-1] < budget and len(times) < 50):
         start = time.perf_counter()
         run()
         if torch.cuda.is_available():
@@ -135,10 +137,9 @@ def main() -> None:
                 run(max(args.timesteps))
             by_steps = {}
             for steps in args.timesteps:
-                effective = 1 if "ANN" in name else steps
-                by_steps[steps] = machine.summary(
-                    measured(lambda run=run, steps=steps: run(steps), args.budget), args.batch, 2 * gmac * effective * args.batch, peak[dtype]
-                )
+                gflop = 2 * gmac * args.batch * (1 if "ANN" in name else steps)
+                times = measured(lambda run=run, steps=steps: run(steps), args.budget)
+                by_steps[steps] = machine.summary(times, args.batch, gflop, peak[dtype])
             result["rows"][name] = {"T": by_steps, "peak_bytes": memory.bytes}
             print(f"{name:36s}", *(f"T={t}: {1000 * r['median_s']:8.1f} ms {r['of_peak']:4.0%}" for t, r in by_steps.items()), flush=True)
         if args.batch == 1 and not args.only and args.device == "cpu":

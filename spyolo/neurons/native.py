@@ -56,7 +56,7 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         return None, f"{type(error).__name__}: {error}"
     for name in STEPS.values():
         function = getattr(found, name)
-        function.argtypes = [*[POINTER] * 8, *[WHOLE] * 3, REAL, *[WHOLE] * 4, COUNT]
+        function.argtypes = [*[POINTER] * 8, *[WHOLE] * 3, REAL, *[WHOLE] * 4, COUNT]  # type: ignore[assignment]
         function.restype = None
     found.add_bf16.argtypes, found.add_bf16.restype = [POINTER] * 3 + [WHOLE, COUNT], None
     found.pool.argtypes, found.pool.restype = [POINTER, WHOLE, WHOLE] * 2 + [POINTER] + [WHOLE] * 3 + [COUNT], None

@@ -112,7 +112,8 @@ class PlainFPTT:
     def step(self) -> None:
         torch.nn.utils.clip_grad_norm_(self.p, self.clip, foreach=False)
         for p, a, m in zip(self.p, self.average, self.lam):
-            p.grad = p.grad + self.alpha * (p - a) - m
+            if p.grad is not None:  # the leak of the readout sees no gradient at the first step
+                p.grad = p.grad + self.alpha * (p - a) - m
         self.optimizer.step()
         for p, a, m in zip(self.p, self.average, self.lam):
             m -= self.alpha * (p - a)

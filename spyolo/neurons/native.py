@@ -58,10 +58,10 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         function = getattr(found, name)
         function.argtypes = [*[POINTER] * 8, *[WHOLE] * 3, REAL, *[WHOLE] * 4, COUNT]  # type: ignore[assignment]
         function.restype = None
-    found.add_bf16.argtypes, found.add_bf16.restype = [POINTER] * 3 + [WHOLE, COUNT], None
     found.add_bf16.argtypes, found.add_bf16.restype = [*[POINTER] * 3, WHOLE, COUNT], None  # type: ignore[assignment]
     found.pool.argtypes = [POINTER, WHOLE, WHOLE, POINTER, WHOLE, WHOLE, POINTER, WHOLE, WHOLE, WHOLE, COUNT]
     found.pool.restype = None
+    return found, ""
 
 
 def build(compiler: str) -> Path:

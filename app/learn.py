@@ -23,10 +23,11 @@ from spyolo.predictor import Predictor
 from .examples import Examples, offer
 from .figures import boxed, loss_curve
 from .models import Models
-from .parts import TOLD_APART, by_path, read_upload, shown, told
+from .parts import TOLD_APART, by_path, read_upload, shown, told, unchecked, within
 from .sessions import Session, Sessions
 
 LARGEST = 800  # pixels, a side
+MOST_ROUNDS = 40
 MOST_SAVED = 50  # copies in the folder for them
 STEPS = """**1** Give a picture. **2** Name a thing and click two opposite corners of it; box every thing of that kind.
 **3** More pictures, if you have them. **4** Press *Learn*, and watch. Only a copy learns: the model stays as it is."""
@@ -90,7 +91,7 @@ class LearnTab:
                     self.unbox = gr.Button("Take back last box", size="sm", elem_id="unbox")
                     self.clear = gr.Button("Start over", size="sm", elem_id="start-over")
             with gr.Column(scale=5, min_width=300):
-                self.rounds = gr.Slider(1, 40, 10, step=1, label="Times each picture is shown", elem_id="rounds")
+                self.rounds = unchecked(gr.Slider(1, MOST_ROUNDS, 10, step=1, label="Times each picture is shown", elem_id="rounds"))
                 self.deeper = gr.Checkbox(
                     False, label="Let the last layers of neurons learn too", info="learns more, forgets more", elem_id="deeper"
                 )
@@ -188,6 +189,7 @@ class LearnTab:
             raise InputError("no box yet: click two opposite corners of a thing")
         if desk.busy:
             raise InputError("it is learning already")
+        within("times each picture is shown", rounds, 1, MOST_ROUNDS)
         lesson = self.lesson(desk, name)
         lesson.last_layers = deeper
         desk.busy = True

@@ -23,7 +23,7 @@ from spyolo.sources import VideoInfo, video_frames, video_info
 from .examples import Examples, offer
 from .figures import boxed
 from .models import Model, Models
-from .parts import MOST_STEPS, TOLD_APART, by_path, predictor_for, read_upload, shown, threshold_sliders, told, without_folders
+from .parts import MOST_STEPS, TOLD_APART, by_path, predictor_for, read_upload, shown, threshold_sliders, told, unchecked, without_folders
 from .sessions import Session, Sessions
 
 CARRIED, FRESH = "Remember: carry the neurons' state over", "Forget: a fresh state every frame"
@@ -113,8 +113,10 @@ class LiveTab:
                 upload, run, stop, video_out = self._video(examples)
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
-                self.mode = gr.Radio([CARRIED, FRESH], value=CARRIED, label="From one frame to the next", elem_id="mode")
-                self.steps = gr.Slider(1, MOST_STEPS, 1, step=1, label="Time steps a frame", info=STEPS_INFO, elem_id="live-steps")
+                self.mode = unchecked(gr.Radio([CARRIED, FRESH], value=CARRIED, label="From one frame to the next", elem_id="mode"))
+                self.steps = unchecked(
+                    gr.Slider(1, MOST_STEPS, 1, step=1, label="Time steps a frame", info=STEPS_INFO, elem_id="live-steps")
+                )
             with gr.Column(scale=4, min_width=300):
                 self.confidence, self.iou = threshold_sliders("live")
         asked = [self.confidence, self.iou, self.mode, self.steps, chosen]
@@ -167,6 +169,8 @@ class LiveTab:
     def asked_for(self, name: str, confidence: float, iou: float, mode: str, steps: float) -> tuple[Model, Predictor, int]:
         """The model, how it is asked, and the steps a frame."""
         model = self.models.load(name)
+        if mode not in (CARRIED, FRESH):
+            raise InputError(f"from one frame to the next: choose {CARRIED!r} or {FRESH!r}")
         predictor_for(model, confidence, iou, steps)  # the steps are checked in either mode
         return model, predictor_for(model, confidence, iou, steps if mode == FRESH else None), int(steps)
 

@@ -12,7 +12,7 @@ from .examples import make_examples
 from .learn import LearnTab
 from .live import WATCH_CAMERA, LiveTab
 from .models import Model, Models, about
-from .parts import TOLD_APART, told
+from .parts import TOLD_APART, told, unchecked
 from .picture import PictureTab
 from .sessions import Sessions
 
@@ -81,7 +81,9 @@ def build(models: Models, folder: Path, save_to: Path) -> gr.Blocks:
         gr.Markdown(HEAD)
         with gr.Row(equal_height=True):
             with gr.Column(scale=4, min_width=300):
-                chosen = gr.Dropdown(models.choices(), value=models.first, label="Model", elem_id="model", filterable=False)
+                chosen = unchecked(
+                    gr.Dropdown(models.choices(), value=models.first, label="Model", elem_id="model", filterable=False)
+                )
             with gr.Column(scale=6, min_width=300):
                 note = gr.Markdown(about(models.load(models.first), models.photographs), elem_id="about")
         with gr.Tabs(elem_id="tabs"):

@@ -109,6 +109,12 @@ def told(outputs: int, message_at: int = -1) -> Callable[[Callable[..., Any]], C
     return decorate
 
 
+def unchecked(component: Any) -> Any:
+    """Hand values on as they come. Our own checks tell what is wrong; Gradio's leave a traceback in the log of the server."""
+    component.preprocess = lambda value: value
+    return component
+
+
 def shown(title: str, height: int, elem_id: str, **how: Any) -> gr.Image:
     """A picture that answers, under a heading: Gradio's own label would lie over the picture's corner, and over the boxes there."""
     gr.Markdown(f"**{title}**")
@@ -119,9 +125,15 @@ def threshold_sliders(prefix: str) -> tuple[gr.Slider, gr.Slider]:
     """Confidence and overlap."""
     sure, overlap = "boxes that the network is less sure of are hidden", "of two boxes that overlap by more than this, only one stays"
     return (
-        gr.Slider(0.05, 0.95, 0.3, step=0.05, label="Confidence", info=sure, elem_id=f"{prefix}-confidence"),
-        gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Overlap (IoU)", info=overlap, elem_id=f"{prefix}-iou"),
+        unchecked(gr.Slider(0.05, 0.95, 0.3, step=0.05, label="Confidence", info=sure, elem_id=f"{prefix}-confidence")),
+        unchecked(gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Overlap (IoU)", info=overlap, elem_id=f"{prefix}-iou")),
     )
+
+
+def within(name: str, value: Any, low: float, high: float) -> None:
+    """Raises InputError for a value that is no number, or out of range."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise InputError(f"{name} must be between {low} and {high}, got {str(value)[:40]!r}")
 
 
 def predictor_for(model: Model, confidence: float, iou: float, steps: float | None = None) -> Predictor:
@@ -133,8 +145,7 @@ def predictor_for(model: Model, confidence: float, iou: float, steps: float | No
     for name, value, low, high in (("confidence", confidence, 0, 1), ("overlap", iou, 0, 1), ("time steps", steps, 1, MOST_STEPS)):
         if steps is None and name == "time steps":
             continue
-        if not isinstance(value, (int, float)) or not low <= value <= high:
-            raise InputError(f"{name} must be between {low} and {high}, got {value!r}")
+        within(name, value, low, high)
     return model.predictor(confidence=confidence, nms_iou=iou, timesteps=None if steps is None else int(steps))
 
 

@@ -14,7 +14,7 @@ from . import figures
 from .examples import Examples, offer
 from .insight import Sight, trace, watch
 from .models import Models
-from .parts import MOST_STEPS, TOLD_APART, by_path, listed, predictor_for, read_upload, shown, threshold_sliders, told
+from .parts import MOST_STEPS, TOLD_APART, by_path, listed, predictor_for, read_upload, shown, threshold_sliders, told, unchecked, within
 from .sessions import Sessions
 
 POINT = "**Click anywhere in “What the network sees”** to watch the neurons under that point, step by step."
@@ -49,9 +49,11 @@ class PictureTab:
                 )
                 self.examples = offer(examples, self.upload, first.drawn)
                 self.confidence, self.iou = threshold_sliders("picture")
-                self.steps = gr.Slider(
-                    1, MOST_STEPS, first.info.timesteps, step=1, label="Time steps (T)", elem_id="picture-steps",
-                    info="how long the neurons look: more steps, more energy",
+                self.steps = unchecked(
+                    gr.Slider(
+                        1, MOST_STEPS, first.info.timesteps, step=1, label="Time steps (T)", elem_id="picture-steps",
+                        info="how long the neurons look: more steps, more energy",
+                    )
                 )  # fmt: skip
             with gr.Column(scale=6, min_width=300):
                 self.seen = shown("What the network sees", 400, "seen", buttons=["fullscreen", "download"])
@@ -67,10 +69,8 @@ class PictureTab:
     def _inside(self) -> None:
         with gr.Tabs(elem_id="inside"):
             with gr.Tab("Spikes"):
-                self.layers = gr.Dropdown(
-                    [], multiselect=True, label="Layers", info="a row each below, from the eye to the decision",
-                    elem_id="layers",
-                )  # fmt: skip
+                order = "a row each below, from the eye to the decision"
+                self.layers = unchecked(gr.Dropdown([], multiselect=True, label="Layers", info=order, elem_id="layers"))
                 gr.Markdown("Each square is the picture as one layer sees it: bright where many of its neurons fired, black where none.")
                 self.maps = gr.Image(
                     show_label=False, interactive=False, image_mode="RGBA", format="png", elem_id="maps", buttons=["fullscreen"]
@@ -79,7 +79,7 @@ class PictureTab:
                 self.rates = gr.Plot(show_label=False, format="png", elem_id="rates")
             with gr.Tab("Membranes"):
                 self.pointed = gr.Markdown(POINT, elem_id="pointed")
-                self.layer = gr.Dropdown([], label="Layer", elem_id="trace-layer")
+                self.layer = unchecked(gr.Dropdown([], label="Layer", elem_id="trace-layer"))
                 self.trace = gr.Plot(show_label=False, format="png", elem_id="trace")
             with gr.Tab("Numbers"):
                 self.numbers = gr.JSON(show_label=False, elem_id="numbers")
@@ -160,6 +160,7 @@ class PictureTab:
         if sight is None or point is None or layer is None:
             return [None, POINT]
         model = self.models.load(name)
+        within("time steps", steps, 1, MOST_STEPS)
         if layer not in sight.maps:
             raise InputError("this model has no such layer; show a picture first")
         seen = trace(model, model.predictor(), sight.image, layer, *point)

@@ -49,7 +49,7 @@ class _Moment:
 
     spec: DetectorSpec
     classes: tuple[str, ...]
-    weights: dict[str, Tensor]
+    weights: dict[str, Tensor]  # of the parts that changed afterwards
     updates: int
 
 
@@ -128,10 +128,11 @@ class Lesson:
         if not self._past:
             return False
         moment = self._past.pop()
+        weights = self.detector.state_dict() | moment.weights
         if moment.spec != self.detector.spec:
             device = next(self.detector.parameters()).device
             self.detector = SpikingYOLO(moment.spec).to(device).eval()
-        self.detector.load_state_dict(moment.weights)
+        self.detector.load_state_dict(weights)
         self.info = replace(self.info, spec=moment.spec, classes=moment.classes)
         self.updates = moment.updates
         return True
@@ -142,7 +143,9 @@ class Lesson:
         save_weights(path, self.detector, replace(self.info, metrics={}, notes=notes))
 
     def _remember(self) -> None:
-        weights = {k: v.clone() for k, v in self.detector.state_dict().items()}
+        """Note the parts that may change from here on: the rest of the network never does, and would fill the memory."""
+        changing = ("heads.", "neck.fine.", "neck.coarse.") if self.last_layers else ("heads.",)
+        weights = {k: v.clone() for k, v in self.detector.state_dict().items() if k.startswith(changing)}
         self._past.append(_Moment(self.detector.spec, self.classes, weights, self.updates))
 
     def _let_learn(self) -> list[Tensor]:

@@ -78,6 +78,26 @@ def test_undo_takes_back_one_lesson_after_the_other(model: tuple[SpikingYOLO, We
     assert not lesson.undo()
 
 
+def test_undo_goes_through_lessons_of_different_depth(model: tuple[SpikingYOLO, WeightsInfo], example: tuple[np.ndarray, Objects]) -> None:
+    lesson = Lesson(*model)
+    before = {k: v.clone() for k, v in lesson.detector.state_dict().items()}
+    for last_layers in (False, True, False):
+        lesson.last_layers = last_layers
+        lesson.add_class("mug")
+        list(lesson.learn([example], rounds=1))
+    while lesson.undo():
+        pass
+    after = lesson.detector.state_dict()
+    assert after.keys() == before.keys() and all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_what_undo_remembers_is_the_head_alone(model: tuple[SpikingYOLO, WeightsInfo], example: tuple[np.ndarray, Objects]) -> None:
+    lesson = Lesson(*model)
+    list(lesson.learn([example], rounds=1))
+    kept = sum(v.numel() for v in lesson._past[-1].weights.values())
+    assert kept < 0.1 * sum(v.numel() for v in lesson.detector.state_dict().values())
+
+
 def test_a_new_class_leaves_the_others_as_they_were(model: tuple[SpikingYOLO, WeightsInfo], example: tuple[np.ndarray, Objects]) -> None:
     detector, _ = model
     torch.nn.init.normal_(detector.heads[0].conv.weight)

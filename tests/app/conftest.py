@@ -17,8 +17,7 @@ import pytest
 pytest.importorskip("gradio", reason="the demo's tests need the extra `app`")
 os.environ["GRADIO_HEARTBEAT_INTERVAL"] = "1"  # seconds after which a script's goodbye is noticed
 ROOT = Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))  # so that `app`, which lies beside the package, is found
+sys.path[:0] = [str(ROOT), str(ROOT / "tools" / "bench")]  # `app` lies beside the package
 
 
 @pytest.fixture(scope="session")

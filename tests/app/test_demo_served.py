@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from app_load import Server, load
 from app_samples import NOISE
-from demo_load import Server, load
 from gradio_client import Client, handle_file
 
 from spyolo.drawing import save_image
@@ -92,7 +92,7 @@ def test_a_port_that_is_taken_is_one_line(weights: Path, locked: Server, tmp_pat
 
 
 def test_twenty_visitors_at_once(weights: Path, tmp_path: Path) -> None:
-    """A minute of what `python tests/app/demo_load.py` does for five."""
+    """A minute of what `python tools/bench/app_load.py` does for five."""
     report = load(weights, tmp_path, users=20, seconds=60)
     assert report.errors == [] and report.mixed == [] and report.left == []
     assert report.done["picture"] > 20 and report.worst_place > 0 and report.longest_queue <= 40

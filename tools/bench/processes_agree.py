@@ -26,13 +26,15 @@ def start(out: Path, data: Path, seed: int, epochs: int, processes: int) -> subp
     options = ["--preset", "sample", "--data", str(data), "--classes", "sample", "--width", "0.25", "--size", "96", "--epochs", str(epochs)]
     options += ["--eval-every", "1000", "--save-seconds", "1000", "--workers", "0", "--seed", str(seed), "--out", str(out), "--quiet"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen([sys.executable, *torchrun, str(ROOT / "tools" / "train.py"), *options], env=environment, stdout=subprocess.DEVNULL)
+    command = [sys.executable, *torchrun, str(ROOT / "tools" / "train.py"), *options]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--epochs", type=int, default=8)
+    p.add_argument("--processes", default="1,2")
     args = p.parse_args()
     sys.path.insert(0, str(ROOT))
     from spyolo.data import make_sample
@@ -40,7 +42,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = make_sample(Path(folder) / "data")
         scores: dict[int, list[float]] = {}
-        for processes, at_once in ((1, 2), (2, 1)):
+        for processes in (int(word) for word in args.processes.split(",")):
+            at_once = 2 if processes == 1 else 1
             outs = [Path(folder) / f"{processes}-{seed}" for seed in range(args.seeds)]
             for first in range(0, args.seeds, at_once):
                 running = [start(outs[s], data, s, args.epochs, processes) for s in range(first, min(first + at_once, args.seeds))]

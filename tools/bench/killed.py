@@ -17,11 +17,6 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-
-from spyolo.data import make_sample
-from spyolo.tensors import load_tensors
-
 
 def start(out: Path, data: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--max-restarts=3"]
@@ -40,6 +35,10 @@ def worker(launcher: int, rank: int) -> int:
 
 
 def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    from spyolo.checkpoint import load_tensors
+    from spyolo.data import make_sample
+
     with tempfile.TemporaryDirectory() as folder:
         data, outs, seconds = make_sample(Path(folder) / "data", pictures=100), [Path(folder) / name for name in ("whole", "killed")], []
         for out, kill in zip(outs, (False, True)):

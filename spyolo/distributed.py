@@ -224,7 +224,13 @@ def joined() -> Iterator[Peers]:
     if torch.cuda.is_available() and local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-    yield Peers(rank, world, local_rank, local_world)
+    try:
+        yield Peers(rank, world, local_rank, local_world)
+    except RuntimeError as error:
+        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            raise
+        reason = str(error).split("This is typically")[0].strip()
+        raise InputError(f"another process of this run has gone ({reason}); torchrun --max-restarts N starts all anew") from error
     dist.destroy_process_group()  # not after an error: the others may never come to say goodbye
 
 

@@ -1,0 +1,168 @@
+"""What a task asks, and the networks built for it."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from official_files import refused, write_mnist
+
+from spyolo.neurons import LTCUnit
+from spyolo.sequence.config import SequenceConfig, load_sequence_preset, sequence_presets
+from spyolo.sequence.engine import evaluate, gathered, questions
+from spyolo.sequence.networks import build_network
+from spyolo.sequence.objectives import ACCURACY, BITS, MSE, NLL, PERPLEXITY, Tally, Truth
+from spyolo.sequence.tasks import TASKS, build_task
+from spyolo.sequence.tasks.adding import Adding
+from spyolo.sequence.tasks.language import Language
+
+
+def config(**changes) -> SequenceConfig:
+    return SequenceConfig().updated(changes)
+
+
+# --- presets ---
+
+
+def test_every_task_has_a_preset_that_names_it():
+    assert set(sequence_presets()) == set(TASKS)
+    for name in TASKS:
+        assert load_sequence_preset(name).task == name
+
+
+# --- the adding problem ---
+
+
+def test_the_sum_of_the_two_marked_values_one_in_each_half():
+    batch = Adding(timesteps=11, batch=64).train_batch(list(range(64)), epoch=3)
+    values, marks = batch.inputs.unbind(-1)
+    assert marks.unique().tolist() == [0, 1] and (marks[:5].sum(0) == 1).all() and (marks[5:].sum(0) == 1).all()
+    assert torch.allclose((values * marks).sum(0), batch.targets) and values.min() >= 0 and values.max() < 1
+
+
+def test_sequences_are_new_each_time_and_the_test_is_not():
+    task = Adding(timesteps=10, batch=4)
+    a, b, again = (task.train_batch([0, 1, 2, 3], e).inputs for e in (0, 1, 0))
+    assert a.equal(again) and not a.equal(b)
+    assert not Adding(10, 4, seed=1).train_batch([0, 1, 2, 3], 0).inputs.equal(a)
+    first, second = (list(task.test_batches(400)) for _ in range(2))
+    assert [b.size for b in first] == [400, 400, 200] and all(x.inputs.equal(y.inputs) for x, y in zip(first, second))
+
+
+def test_answering_one_has_an_error_of_a_sixth():
+    targets = torch.cat([b.targets for b in Adding(50, 8).test_batches(1000)])
+    assert float((targets - 1).square().mean()) == pytest.approx(1 / 6, abs=0.02)
+
+
+# --- text ---
+
+
+def test_windows_go_on_from_one_another(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("".join(chr(97 + i % 26) for i in range(1000)))
+    task = Language(path, "char", timesteps=40, batch=4)
+    first, second = task.train_batch([0, 1, 2, 3], 0), task.train_batch([4, 5, 6, 7], 0)
+    assert first.fresh and not second.fresh and first.inputs.shape == (40, 4, 26)
+    letters = torch.cat([first.targets, second.targets])
+    assert ((letters[1:] - letters[:-1]) % 26 == 1).all()  # the alphabet goes on over the border of the windows
+    assert first.input(1).argmax(-1).equal(first.targets[0])
+    assert sum(b.targets.numel() for b in task.test_batches(1)) <= 50 and task.samples == (900 // 4 - 1) // 40 * 4
+
+
+# --- what is asked when, and the figures ---
+
+
+def test_steps_at_which_a_label_is_asked_for():
+    assert list(questions(6, 3, "last")) == [5] and list(questions(3, 1, "every")) == [0, 1, 2]
+    parts = questions(7, 3, "parts")
+    assert list(parts) == [2, 4, 6] and [round(q.weight, 3) for q in parts.values()] == [0.333, 0.667, 1.0]
+    assert [(q.weight, q.part) for q in questions(6, 2, "auxiliary").values()] == [(1.0, 0), (1.0, 1)]
+
+
+def test_figures():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
+    tally = Tally(ACCURACY)
+    tally.add(logits, Truth(torch.tensor([0, 1, 0])))
+    assert tally.value() == pytest.approx(2 / 3)
+    uniform = torch.zeros(5, 8)
+    for objective, value in ((BITS, 3.0), (PERPLEXITY, 8.0)):
+        tally = Tally(objective)
+        tally.add(uniform, Truth(torch.arange(5)))
+        assert tally.value() == pytest.approx(value)
+    tally = Tally(NLL)
+    tally.add(torch.zeros(2, 88), Truth(torch.zeros(2, 88)))
+    assert tally.value() == pytest.approx(88 * math.log(2))
+    tally = Tally(MSE)
+    tally.add(torch.tensor([[1.0], [2.0]]), Truth(torch.tensor([1.0, 4.0])))
+    assert tally.value() == 2
+
+
+def test_steps_behind_a_sequence_s_end_count_for_nothing():
+    outputs, y, valid = torch.tensor([[0.0, 9.0], [5.0, 0.0]]), torch.tensor([0, 0]), torch.tensor([False, True])
+    assert float(ACCURACY.loss(outputs, Truth(y, valid))) == pytest.approx(float(ACCURACY.each(outputs, y)[1]) / 2)
+    tally = Tally(ACCURACY)
+    tally.add(outputs, Truth(y, valid))
+    assert tally.value() == 1 and tally.count == 1
+    ended = gathered(torch.ones(2, 2), outputs, valid, "last")
+    assert ended.tolist() == [[1, 1], [5, 0]] and gathered(torch.ones(2, 2), outputs, None, "mean").tolist() == [[1, 10], [6, 1]]
+
+
+# --- networks ---
+
+
+@pytest.mark.parametrize("cell", ["ltc", "lif", "alif", "snu", "ssnu", "lstm", "gru"])
+def test_every_neuron_takes_the_config_s_options(cell):
+    chosen = config(cell=cell, hidden="8, 6", threshold=0.7, decay=0.6, surrogate="arctan", adaptive=True)
+    network = build_network(chosen, Adding(4, 2))
+    output, state = network(torch.zeros(3, 2), None)
+    assert output.shape == (3, 1) and len(state.cells) == 2
+    found = evaluate(network, MSE, Adding(4, 2).test_batches(500))
+    assert math.isfinite(found["mse"]) and found["mse"] == found["test_loss"]
+
+
+def test_the_published_size_of_the_jsb_network():
+    class Chords(Adding):
+        inputs, outputs = (88,), 88
+
+    network = build_network(load_sequence_preset("jsb"), Chords(4, 2))
+    assert sum(p.numel() for p in network.parameters()) == 49_138  # 88-150-88, facts of the authors' notebook
+
+
+def test_the_published_size_of_the_adding_network():
+    network = build_network(load_sequence_preset("adding"), Adding(4, 2))
+    dead = 128 * 256 + 128  # the reference declares an adaptation gate that nothing reads
+    assert sum(p.numel() for p in network.parameters()) == 82_689 - dead and float(network.cells[0].unit.gate.linear.bias[0]) == -3
+
+
+def test_convolutions_are_read_from_a_word(tmp_path):
+    chosen = config(task="mnist", data=str(write_mnist(tmp_path)), conv="4c3-p2-6c5-p2", hidden="10", conv_gate="depthwise", timesteps=2)
+    task = build_task(chosen)
+    network = build_network(chosen, task)
+    assert [type(c.unit) for c in network.cells] == [LTCUnit] * 3
+    output, state = network(task.train_batch([0, 1], 0).input(0), None)
+    assert output.shape == (2, 10) and [tuple(c.s.shape[1:]) for c in state.cells] == [(4, 14, 14), (6, 7, 7), (10,)]
+    for conv, said in (("p2-4c3", "a convolution comes first"), ("4c2", "odd kernel"), ("4x3", "no layer"), ("4c3-p99", "does not fit")):
+        assert said in refused(build_network, chosen.updated({"conv": conv}), task)
+    assert "ltc, lif or alif" in refused(build_network, chosen.updated({"cell": "lstm"}), task)
+    assert "give conv" in refused(build_network, chosen.updated({"conv": ""}), task)
+    assert "no pictures" in refused(build_network, chosen, Adding(4, 2))
+
+
+def test_words_are_embedded(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text(" ".join(f"w{i % 700}" for i in range(9000)))
+    chosen = config(task="word", data=str(path), batch=2, timesteps=5, embed=7, hidden="6")
+    task = build_task(chosen)
+    assert task.vocabulary > 512
+    output, _ = build_network(chosen, task)(task.train_batch([0, 1], 0).input(0), None)
+    assert output.shape == (2, task.vocabulary)
+
+
+def test_one_weight_seed_one_network():
+    a, b, c = (build_network(config(hidden="5", seed=s), Adding(4, 2)).state_dict() for s in (0, 0, 1))
+    assert all(a[k].equal(b[k]) for k in a) and not all(a[k].equal(c[k]) for k in a)
+
+
+def test_tasks_that_there_are_not():
+    assert "task must be one of adding, smnist" in refused(build_task, config(task="spelling"))

@@ -26,6 +26,7 @@ COMMANDS = {
     "energy_table": "put the energy of several evaluations side by side",
     "train_sequence": "train neurons on a sequence task by any learning rule",
     "export": "write a detector as ONNX, for onnxruntime without torch",
+    "compare_rules": "compare learning rules on a sequence task",
     "check_data": "look a data set over before training on it",
 }
 

@@ -77,7 +77,7 @@ class SLTT(SequenceRule):
 
     def _begin(self) -> None:
         self._left = self.timesteps if self.learn_at is None else min(self.learn_at, self.timesteps)
-        self._to_come = self.timesteps
+        self._to_come, self._learned = self.timesteps, 0
 
     def _advance(self, x: Tensor, target: Any, weight: float, loss: Loss) -> Seen:
         chosen = self._left / self._to_come > torch.rand((), generator=self._generator).item()  # all sets of `steps` steps alike
@@ -88,8 +88,23 @@ class SLTT(SequenceRule):
             value = None if target is None else loss(output, target)
         if learn and value is not None:
             (weight * value).backward()
+            self._learned += 1
         self.state = detach(state)
         return Seen(output.detach(), None if value is None else value.detach())
+
+    def _end_part(self) -> None:
+        if not self._learned:  # none of its steps with a target was drawn: nothing to take
+            self._targets = 0
+        super()._end_part()
+
+    def _close(self) -> None:
+        self._learned = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._generator.set_state(state["generator"])
 
 
 def _noise(device: torch.device) -> Tensor:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from spyolo.errors import InputError
@@ -29,6 +29,7 @@ from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.networks import SPIKING, build_network
+from spyolo.sequence.objectives import Objective
 from spyolo.sequence.tasks import build_task
 from spyolo.tensors import save_tensors
 
@@ -54,9 +55,9 @@ class SequenceTrainer:
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.device = choose_device(config.device)
         self.network = build_network(config, self.task).to(self.device)
-        self.optimizer = build_optimizer(config, self.network)
         self.parts = self.parts_of(self.task.timesteps) if self.task.timesteps else 0
-        self.rule = self.build_rule()
+        self.rule = rule_for(config, self.network, self.objective)
+        self.optimizer = self.rule.update.optimizer
         self.auxiliary = self.build_auxiliary()
         self.epoch, self.batch = 0, 0
         self.per_epoch = EpochOrder(self.task.samples, config.batch, 0, 0).per_epoch
@@ -169,21 +170,6 @@ class SequenceTrainer:
             chosen = list(range(i * size, (i + 1) * size)) if self.task.streams else indices
             yield self.task.train_batch(chosen, self.epoch).to(self.device)
 
-    def build_rule(self) -> SequenceRule:
-        c = self.config
-        options: dict[str, Any] = {}
-        if c.rule == "fptt":
-            options = {"alpha": c.alpha, "form": c.form}
-        elif c.rule == "sltt":
-            options = {"steps": c.sltt_steps or None, "seed": c.seed}
-        elif c.rule == "eprop":
-            options = {"feedback": c.feedback}
-        elif c.rule == "ostl":
-            options = {"with_h": c.with_h}
-        return build_rule(
-            c.rule, self.network, self.optimizer, self.objective.loss, parts=c.parts or None, mean=c.mean, clip=c.clip or None, **options
-        )
-
     def build_auxiliary(self) -> Any:
         """Kag & Saligrama's loss for labels that come at the end."""
         if self.config.supervise != "auxiliary":
@@ -264,8 +250,18 @@ class SequenceTrainer:
         self.saved = time.monotonic()
 
     def rule_state(self) -> dict[str, Tensor]:
-        """What a rule keeps besides its update: e-prop's feedback weights."""
-        return dict(self.rule.state_dict()) if hasattr(self.rule, "state_dict") else {}
+        """What a rule keeps besides its update (e-prop's feedback weights), lists of tensors as `name.0, name.1, ...`."""
+        flat: dict[str, Tensor] = {}
+        for name, value in self.rule.state_dict().items():
+            flat |= {name: value} if isinstance(value, Tensor) else {f"{name}.{i}": v for i, v in enumerate(value)}
+        return flat
+
+    def load_rule(self, kept: dict[str, Tensor]) -> None:
+        """Inverse of `rule_state`."""
+        now = self.rule.state_dict()
+        self.rule.load_state_dict(
+            {k: kept[k] if isinstance(v, Tensor) else [kept[f"{k}.{i}"].to(self.device) for i in range(len(v))] for k, v in now.items()}
+        )
 
     def weight_names(self) -> list[str]:
         """Names of the trained weights in the optimizer's order."""
@@ -284,8 +280,7 @@ class SequenceTrainer:
                 for kind, values in self.rule.update.state_dict().items():
                     for name, v in zip(names, values):
                         v.copy_(tensors[f"{kind}.{name}"])
-            if self.rule_state():
-                self.rule.load_state_dict(under("rule.", tensors))  # type: ignore[attr-defined]
+            self.load_rule(under("rule.", tensors))
             if self.auxiliary is not None:
                 self.auxiliary.load_state_dict(under("auxiliary.", tensors))
             load_moments(self.optimizer, tensors, names)
@@ -320,6 +315,27 @@ class SequenceTrainer:
                 f"{self.folder.last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; batch and limit can be "
                 "changed between two epochs only"
             )
+
+
+def rule_for(config: SequenceConfig, network: nn.Module, objective: Objective) -> SequenceRule:
+    """The config's rule, around the config's optimizer.
+
+    Raises:
+        InputError: a rule that is not defined for these neurons, with the reason.
+    """
+    options: dict[str, Any] = {}
+    if config.rule == "fptt":
+        options = {"alpha": config.alpha, "form": config.form}
+    elif config.rule == "sltt":
+        options = {"steps": config.sltt_steps or None, "seed": config.seed}
+    elif config.rule == "eprop":
+        options = {"feedback": config.feedback}
+    elif config.rule == "ostl":
+        options = {"with_h": config.with_h}
+    optimizer = build_optimizer(config, network)
+    return build_rule(
+        config.rule, network, optimizer, objective.loss, parts=config.parts or None, mean=config.mean, clip=config.clip or None, **options
+    )
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

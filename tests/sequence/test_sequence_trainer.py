@@ -52,7 +52,7 @@ def stop_after(trainer: SequenceTrainer, batches: int) -> None:
 
 
 def tensors(folder: Path) -> dict[str, torch.Tensor]:
-    return {k: v for k, v in read_tensors(folder / "last.safetensors")[0].items()}
+    return read_tensors(folder / "last.safetensors")[0]
 
 
 CASES = [
@@ -159,8 +159,8 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
 
 def test_the_command_line_trains_and_resumes(tmp_path, capsys):
     out = str(tmp_path / "run")
-    tiny = ["--timesteps", "8", "--hidden", "6", "--batch", "4", "--epochs", "1", "--parts", "2", "--device", "cpu", "--quiet", "--out", out]
-    assert run("train_sequence", ["--task", "adding", "--rule", "fptt", "--cell", "ltc", *tiny]) == 0
+    tiny = ["--timesteps", "8", "--hidden", "6", "--batch", "4", "--epochs", "1", "--parts", "2", "--quiet", "--out", out]
+    assert run("train_sequence", ["--task", "adding", "--rule", "fptt", "--cell", "ltc", "--device", "cpu", *tiny]) == 0
     told = capsys.readouterr().out
     assert "adding: 12 training sequences of 8 steps, judged by mse" in told and "after 6 updates" in told
     assert run("train_sequence", ["--resume", out, "--epochs", "2", "--quiet"]) == 0

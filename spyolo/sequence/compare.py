@@ -1,0 +1,161 @@
+"""Several learning rules on one task, on equal terms: the same data, seeds and settings; one table and one figure."""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from spyolo.errors import InputError
+from spyolo.files import replace_file, write_whole
+from spyolo.learning import RULES, SequenceRule
+from spyolo.learning.memory import MemoryMeter
+from spyolo.neurons import DENSE
+from spyolo.sequence.config import SequenceConfig
+from spyolo.sequence.engine import train_batch
+from spyolo.sequence.networks import build_network
+from spyolo.sequence.objectives import MSE
+from spyolo.sequence.tasks.adding import Adding
+from spyolo.sequence.trainer import SequenceTrainer, rule_for
+
+Row = dict[str, Any]
+Results = list[tuple[str, int, SequenceTrainer]]  # name, seed, the finished run
+CURVES = ("rule", "seed", "epoch", "updates", "seconds", "loss")
+
+
+def contenders(words: Sequence[str], config: SequenceConfig) -> dict[str, SequenceConfig]:
+    """`rule`, `rule:cell` or `rule:cell:parts` -> the config with these. Parts that are not given: the config's for FPTT, else one.
+
+    Raises:
+        InputError: no such rule or cell, or the same contender twice.
+    """
+    found: dict[str, SequenceConfig] = {}
+    for word in words:
+        rule, cell, parts = (*word.split(":"), "", "")[:3]
+        if rule not in RULES or (cell and cell not in DENSE) or word.count(":") > 2:
+            raise InputError(f"rules: {word!r} is not rule, rule:cell or rule:cell:parts; rules are {', '.join(RULES)}; "
+                             f"cells are {', '.join(DENSE)}")  # fmt: skip
+        changes: dict[str, Any] = {"rule": rule, "parts": parts or (config.parts if rule == "fptt" else 1)}
+        if word in found:
+            raise InputError(f"rules: {word} is named twice")
+        found[word] = config.updated(changes | ({"cell": cell} if cell else {}), f"rules {word}")
+    return found
+
+
+def train_all(configs: dict[str, SequenceConfig], seeds: Sequence[int], out: Path, quiet: bool = False) -> Results | None:
+    """Train every contender with every seed, each in a run folder of its own. A run that is there is gone on with, or taken as it is.
+
+    Returns:
+        The runs, or None where it was told to stop: the same command goes on from there.
+    """
+    found: Results = []
+    for name, config in configs.items():
+        for seed in seeds:
+            run = config.updated({"seed": seed, "out": str(out / f"{name.replace(':', '-')}-{seed}")})
+            trainer = SequenceTrainer(run, resume=True, quiet=quiet)
+            if not trainer.fit():
+                return None
+            found.append((name, seed, trainer))
+    return found
+
+
+def costs(configs: dict[str, SequenceConfig], lengths: Sequence[int]) -> list[Row]:
+    """Seconds and bytes of a training batch of the adding problem against its length T.
+
+    Bytes: the allocator's peak over what was handed out before the batch (weights, optimizer and inputs are there already).
+    """
+    rows = []
+    for name, config in configs.items():
+        for length in lengths:
+            run = config.updated({"timesteps": length, "parts": min(config.parts, length)})
+            task = Adding(length, run.batch, run.seed)
+            rule = rule_for(run, build_network(run, task), MSE)
+            batch = task.train_batch(list(range(run.batch)), 0)
+            parts = run.parts or (length if run.rule == "fptt" else 1)
+            train_batch(rule, MSE, batch, parts=parts, supervise=run.supervise)  # the optimizer's moments come to be
+            began = time.perf_counter()
+            train_batch(rule, MSE, batch, parts=parts, supervise=run.supervise)
+            rows.append({"rule": name, "T": length, "seconds": time.perf_counter() - began, "bytes": peak(rule, batch, parts, run)})
+    return rows
+
+
+def peak(rule: SequenceRule, batch: Any, parts: int, config: SequenceConfig) -> int:
+    with MemoryMeter(list(rule.network.parameters())) as meter:
+        train_batch(rule, MSE, batch, parts=parts, supervise=config.supervise)
+        meter.sample()
+    return meter.allocated
+
+
+def table(runs: Results, measured: list[Row]) -> str:
+    """Markdown: a line a contender, mean and range over the seeds of the last epoch's figure, then cost against T."""
+    metric = runs[0][2].objective.metric
+    lines = [f"| rule | neurons | parameters | updates | {metric}: mean over seeds (each) | minutes a run |", "|---|---|---|---|---|---|"]
+    for name in dict.fromkeys(name for name, _, _ in runs):
+        own = [t for n, _, t in runs if n == name]
+        values = [float(t.history[-1][metric]) for t in own]
+        minutes = statistics.mean(sum(float(r["seconds"]) for r in t.history) for t in own) / 60
+        count = sum(p.numel() for p in own[0].network.parameters())
+        each = ", ".join(f"{v:.4f}" for v in values)
+        config = own[0].config
+        lines.append(
+            f"| {config.rule} | {config.cell} | {count:,} | {own[0].updates:,} | {statistics.mean(values):.4f} ({each}) | {minutes:.1f} |"
+        )
+    if measured:
+        lengths = sorted({r["T"] for r in measured})
+        lines += ["", "| rule | " + " | ".join(f"T = {t}: MiB, s a batch" for t in lengths) + " |", "|---|" + "---|" * len(lengths)]
+        for name in dict.fromkeys(r["rule"] for r in measured):
+            own_rows = {r["T"]: r for r in measured if r["rule"] == name}
+            cells = [f"{own_rows[t]['bytes'] / 2**20:.2f}, {own_rows[t]['seconds']:.2f}" for t in lengths]
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def curves(runs: Results) -> list[Row]:
+    """Every epoch of every run, as the CSV beside the figure holds it."""
+    return [{"rule": name, "seed": seed, **row} for name, seed, trainer in runs for row in trainer.history]
+
+
+def figure(runs: Results, measured: list[Row]) -> Figure:
+    """Learning curves (a line a seed, a colour a contender) and, where measured, peak memory and time against T."""
+    metric = runs[0][2].objective.metric
+    drawn = Figure(figsize=(5 + 4.5 * 2 * bool(measured), 4), layout="constrained")
+    axes = drawn.subplots(1, 3 if measured else 1, squeeze=False)[0]
+    names = list(dict.fromkeys(name for name, _, _ in runs))
+    for name, _, trainer in runs:
+        points = [(r["epoch"], r[metric]) for r in trainer.history if metric in r]
+        first = not any(line.get_label() == name for line in axes[0].lines)
+        axes[0].plot(*zip(*points), color=f"C{names.index(name)}", label=name if first else None, marker="." if len(points) < 30 else None)
+    axes[0].set(title=f"{metric} on the test, final weights", xlabel="epoch")
+    for ax, key, scale, title in zip(axes[1:], ("bytes", "seconds"), (2**20, 1), ("peak memory of a batch, MiB", "seconds a batch")):
+        for i, name in enumerate(dict.fromkeys(r["rule"] for r in measured)):
+            own = [(r["T"], r[key] / scale) for r in measured if r["rule"] == name]
+            ax.plot(*zip(*own), marker="o", color=f"C{i}", label=name)
+        ax.set(title=title, xlabel="T, steps of a sequence", xscale="log", yscale="log")
+    for ax in axes:
+        ax.grid(alpha=0.3)
+        ax.legend(frameon=False)
+    return drawn
+
+
+def write(out: Path, runs: Results, measured: list[Row]) -> None:
+    """comparison.md, comparison.png, curves.csv and (where measured) costs.csv."""
+    write_whole(out / "comparison.md", table(runs, measured))
+    replace_file(out / "comparison.png", lambda temporary: figure(runs, measured).savefig(temporary, dpi=110, format="png"))
+    metric = runs[0][2].objective.metric
+    write_whole(out / "curves.csv", as_csv(curves(runs), (*CURVES, metric)))
+    if measured:
+        write_whole(out / "costs.csv", as_csv(measured, ("rule", "T", "seconds", "bytes")))
+
+
+def as_csv(rows: list[Row], columns: tuple[str, ...]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,65 @@
+"""Rules side by side: one table, one figure, and the same command goes on."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+from official_files import refused
+
+from spyolo.cli import run
+from spyolo.sequence import compare
+from spyolo.sequence.config import SequenceConfig
+from spyolo.sequence.tasks import adding
+from spyolo.sequence.trainer import SequenceTrainer
+
+TINY = ["--timesteps", "8", "--hidden", "6", "--batch", "4", "--epochs", "2", "--parts", "4", "--device", "cpu", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(adding, "EPOCH", 2)
+    monkeypatch.setattr(adding, "TESTS", 10)
+
+
+def test_a_comparison_and_the_same_command_again(tmp_path, capsys, monkeypatch):
+    command = ["--rules", "fptt,bptt:lstm", "--seeds", "0,1", "--lengths", "4,64", "--out", str(tmp_path), *TINY]
+    assert run("compare_rules", command) == 0
+    told = capsys.readouterr().out
+    assert "| fptt | ltc |" in told and "| bptt | lstm |" in told and "T = 64: MiB" in told
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "comparison.md", "comparison.png", "curves.csv", "costs.csv", "fptt-0", "fptt-1", "bptt-lstm-0", "bptt-lstm-1",
+    }  # fmt: skip
+    curves = list(csv.DictReader((tmp_path / "curves.csv").open()))
+    assert [(r["rule"], r["seed"], r["epoch"]) for r in curves][:3] == [("fptt", "0", "1"), ("fptt", "0", "2"), ("fptt", "1", "1")]
+    assert curves[0]["updates"] == "8" and curves[4]["updates"] == "2"  # four parts a sequence, and one
+
+    monkeypatch.setattr(SequenceTrainer, "run_epoch", lambda self: pytest.fail("trained again"))
+    assert run("compare_rules", command) == 0
+
+
+def test_memory_of_bptt_grows_with_the_length_and_that_of_fptt_does_not():
+    config = SequenceConfig().updated({"hidden": "16", "batch": 4})
+    rows = compare.costs(compare.contenders(["bptt", "fptt:ltc:0"], config), [50, 400])
+    bytes_of = {(r["rule"], r["T"]): r["bytes"] for r in rows}
+    assert bytes_of["bptt", 400] > 4 * bytes_of["bptt", 50]
+    assert bytes_of["fptt:ltc:0", 400] < 2 * bytes_of["fptt:ltc:0", 50]
+
+
+def test_contenders_that_there_are_not(tmp_path):
+    config = SequenceConfig()
+    assert "'magic' is not rule, rule:cell" in refused(compare.contenders, ["magic"], config)
+    assert "'fptt:ltx'" in refused(compare.contenders, ["fptt:ltx"], config)
+    assert "named twice" in refused(compare.contenders, ["fptt", "fptt"], config)
+    assert "parts must be a whole number" in refused(compare.contenders, ["fptt:ltc:many"], config)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--seeds", "one"], "--seeds takes whole numbers"), (["--seeds", ","], "--seeds is empty"), (["--lengths", "0"], "not negative"),
+     (["--rules", ","], "--rules is empty"), (["--rule", "fptt"], "unrecognized arguments")],
+)  # fmt: skip
+def test_bad_command_lines_are_answered_in_one_line(arguments, said, capsys):
+    assert run("compare_rules", arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1

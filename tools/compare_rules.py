@@ -1,0 +1,7 @@
+#!/usr/bin/env python3
+"""Shim: `python tools/compare_rules.py --help`."""
+
+from spyolo.cli import run
+
+if __name__ == "__main__":
+    raise SystemExit(run("compare_rules"))

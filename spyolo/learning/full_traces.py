@@ -24,7 +24,7 @@ class FullTraces(TracedLayer):
 
     All groups share one input pre [B, K]. While fewer than K steps have been shown, eps is kept in coordinates of the inputs shown
     (eps = sum_t A_t (x) pre_t, exactly): a step then costs t/K of the full product, which is most of the work in short sequences.
-    Layout [B, K, D n, A n].
+    Layout [B, D n, K, A n]: the product is then one of matrices, [D n, D n] by [D n, t A n].
     """
 
     _eps: Tensor
@@ -71,41 +71,39 @@ class FullTraces(TracedLayer):
         depth, n_lines, batch, n = d.lines.shape
         columns = pre.shape[-1]
         if self._seen == 0:
-            shape = (batch, columns, depth * n, n_lines * n)
+            shape = (batch, depth * n, columns, n_lines * n)
             if not hasattr(self, "_eps") or self._eps.shape != shape:  # kept from batch to batch
                 self._eps, self._spare = (torch.empty(shape, dtype=d.lines.dtype, device=pre.device) for _ in range(2))
-                self._filtered = d.lines.new_empty((batch, columns, n, n_lines * n)) if self.decay > 0 else None
+                self._filtered = d.lines.new_empty((batch, n, columns, n_lines * n)) if self.decay > 0 else None
                 self._basis = torch.empty((batch, columns, columns), dtype=d.lines.dtype, device=pre.device)
         used = min(self._seen, columns)
         if self._seen == columns:
             self._leave_basis()
         if used:
-            torch.matmul(jacobian[:, None], self._eps[:, :used], out=self._spare[:, :used])
+            torch.bmm(jacobian, self._eps[:, :, :used].flatten(2), out=self._spare[:, :, :used].flatten(2))
             self._eps, self._spare = self._spare, self._eps
         slopes = d.lines.permute(2, 0, 1, 3)  # [B, D, A, n]
         if self._seen < columns:
             self._basis[:, used] = pre
-            self._eps[:, used] = 0
-            self._own(used, used + 1).add_(slopes[:, None])
+            self._eps[:, :, used] = 0
+            self._own(used, used + 1).add_(slopes[:, :, None])
             if self._filtered is not None:
-                self._filtered[:, used] = 0
+                self._filtered[:, :, used] = 0
         else:
-            self._own(0, columns).add_(slopes[:, None] * pre[:, :, None, None, None])
+            self._own(0, columns).addcmul_(slopes[:, :, None], pre[:, None, :, None, None])
 
     def _own(self, first: int, last: int) -> Tensor:
-        """The entries of eps that a current moves at once, a view [B, columns, D, A, n]."""
-        batch, _, rows, width = self._eps.shape
-        n = width // self.local.lines
-        return self._eps[:, first:last].view(batch, last - first, rows // n, n, width // n, n).diagonal(dim1=3, dim2=5)
+        """The entries of eps that a current moves at once, a view [B, D, columns, A, n]."""
+        n = self._eps.shape[-1] // self.local.lines
+        return self._eps[:, :, first:last].unflatten(1, (-1, n)).unflatten(-1, (-1, n)).diagonal(dim1=2, dim2=5)
 
     def _leave_basis(self) -> None:
         """From coordinates of the inputs shown to the weights' own columns: there are now as many."""
-        batch, columns = self._basis.shape[:2]
-        change = self._basis.transpose(1, 2)  # [B, K, t]
-        torch.bmm(change, self._eps.view(batch, columns, -1), out=self._spare.view(batch, columns, -1))
+        for b, change in enumerate(self._basis.transpose(1, 2)):  # [K, t] of one sample
+            torch.bmm(change.expand(self._eps.shape[1], -1, -1), self._eps[b], out=self._spare[b])
+            if self._filtered is not None:
+                self._filtered[b] = torch.bmm(change.expand(self._filtered.shape[1], -1, -1), self._filtered[b])
         self._eps, self._spare = self._spare, self._eps
-        if self._filtered is not None:
-            self._filtered = torch.bmm(change, self._filtered.view(batch, columns, -1)).view_as(self._filtered)
 
     def _advance_bias(self, before: Derivatives | None, jacobian: Tensor, through_y: Tensor) -> None:
         """eps of the unit's own bias [B, D n, n], which acts on y beside q."""
@@ -123,12 +121,12 @@ class FullTraces(TracedLayer):
     def _filter(self) -> None:
         shown = self._shown().transpose(0, 1)  # [B, D, n]
         _, depth, n = shown.shape
-        used = min(self._seen + 1, self._eps.shape[1])
+        used = min(self._seen + 1, self._eps.shape[2])
         assert self._filtered is not None
-        filtered, eps = self._filtered[:, :used], self._eps[:, :used].unflatten(2, (depth, n))
+        filtered, eps = self._filtered[:, :, :used], self._eps[:, :, :used].unflatten(1, (depth, n))
         filtered.mul_(self.decay)
         for k in range(depth):
-            filtered.addcmul_(eps[:, :, k], shown[:, None, k, :, None], value=1 - self.decay)
+            filtered.addcmul_(eps[:, k], shown[:, k, :, None, None], value=1 - self.decay)
         if self.local.bias is not None:
             assert self._bias_filtered is not None
             self._bias_filtered = self.decay * self._bias_filtered + (1 - self.decay) * self._bias_trace(shown)
@@ -144,12 +142,11 @@ class FullTraces(TracedLayer):
     def learn(self, signal: Tensor) -> None:
         shown = self._shown().transpose(0, 1)  # [B, D, n]
         batch, _, n = shown.shape
-        columns = self._eps.shape[1]
+        columns = self._eps.shape[2]
         used = min(self._seen, columns)
-        if self._filtered is not None:
-            moved = torch.matmul(signal[:, None, None], self._filtered[:, :used])[:, :, 0]  # [B, used, A n]
-        else:
-            moved = torch.matmul((signal[:, None] * shown).reshape(batch, 1, 1, -1), self._eps[:, :used])[:, :, 0]
+        traces = self._eps if self._filtered is None else self._filtered
+        weights = signal if self._filtered is not None else (signal[:, None] * shown).reshape(batch, -1)
+        moved = torch.bmm(weights[:, None], traces[:, :, :used].flatten(2)).view(batch, used, -1)  # [B, used, A n]
         in_basis = self._seen <= columns  # still in coordinates of the inputs shown
         grad = torch.einsum("bta,btk->ak", moved, self._basis[:, :used]) if in_basis else moved.sum(0).T
         first, grad = 0, grad.view(self.local.lines, n, -1)

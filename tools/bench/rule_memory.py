@@ -4,7 +4,7 @@
 
 Inputs are made step by step. Columns: bytes that autograd saved and bytes that the allocator handed out, at their highest, over parameters
 and optimizer; growth of the process; multiply-accumulates of products a step (FLOP counter / 2) and numbers written by all operations a
-step (elementwise work); milliseconds a step. BPTT stops at --bptt-limit steps.
+step (elementwise work), counted over the first 1,000 steps at most; milliseconds a step. BPTT stops at --bptt-limit steps.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ import argparse
 import gc
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from spyolo.learning import build_rule
@@ -38,13 +39,12 @@ class Cost(NamedTuple):
     saved: int
     allocated: int
     process: int
-    macs: int
-    written: int
     ms: float
 
 
-def run(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, outputs: int = 4) -> Cost:
-    name, kind, recurrent, options = ROWS[label]
+def network(label: str, units: int, inputs: int, outputs: int) -> tuple[Stack, torch.optim.Optimizer]:
+    """A network whose optimizer has its moments already."""
+    _, kind, recurrent, _ = ROWS[label]
     torch.manual_seed(0)
     net = Stack([dense_cell(kind, inputs, units, recurrent=recurrent)], Readout(units, outputs))
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3)
@@ -52,10 +52,16 @@ def run(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, out
         w.grad = torch.zeros_like(w)
     optimizer.step()
     optimizer.zero_grad()
+    return net, optimizer
+
+
+def memory(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, outputs: int = 4) -> Cost:
+    net, optimizer = network(label, units, inputs, outputs)
+    name, _, _, options = ROWS[label]
     gc.collect()
-    meter, counter = MemoryMeter(list(net.parameters())), FlopCounterMode(display=False)
+    meter = MemoryMeter(list(net.parameters()))
     reset_process_peak()
-    before, watched, spent, macs = process_memory(), 0, 0.0, 0
+    before, timed, spent = process_memory(), 0, 0.0
     with meter.watch_saved():
         rule = build_rule(name, net, optimizer, nn.functional.mse_loss, **options)
         rule.start(timesteps)
@@ -63,17 +69,41 @@ def run(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, out
             x, y = torch.randn(batch, inputs), torch.zeros(batch, outputs)
             # traces with H change their layout after fan-in steps; BPTT's backward, and so its peak, is in the last step
             if t < units + inputs + 5 or t >= timesteps - 5 or (t % max(timesteps // 20, 1) == 0 and name != "bptt"):
-                with counter, meter:
+                with meter:
                     rule.step(x, y)
-                watched, macs = watched + 1, counter.get_total_flops() // 2
             else:
                 begin = time.perf_counter()
                 rule.step(x, y)
-                spent += time.perf_counter() - begin
+                spent, timed = spent + time.perf_counter() - begin, timed + 1
         rule.finish()
-    timed = timesteps - watched
-    return Cost(meter.saved, meter.allocated, max(process_memory(peak=True) - before, 0), macs // watched, meter.written // watched,
-                1e3 * spent / timed if timed else float("nan"))  # fmt: skip
+    ms = 1e3 * spent / timed if name != "bptt" and timed else float("nan")
+    return Cost(meter.saved, meter.allocated, max(process_memory(peak=True) - before, 0), ms)
+
+
+class Work(TorchDispatchMode):
+    """Counts the numbers that operations write."""
+
+    written = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(t, torch.Tensor) and not t._is_view():
+                self.written += t.numel()
+        return out
+
+
+def work(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, outputs: int = 4) -> tuple[float, float]:
+    """Multiply-accumulates of products and numbers written, a step, over a whole sequence, in millions."""
+    net, optimizer = network(label, units, inputs, outputs)
+    name, _, _, options = ROWS[label]
+    with FlopCounterMode(display=False) as counter, Work() as seen:
+        rule = build_rule(name, net, optimizer, nn.functional.mse_loss, **options)
+        rule.start(timesteps)
+        for _ in range(timesteps):
+            rule.step(torch.randn(batch, inputs), torch.zeros(batch, outputs))
+        rule.finish()
+    return counter.get_total_flops() / 2 / timesteps / 1e6, seen.written / timesteps / 1e6
 
 
 def main() -> None:
@@ -89,13 +119,14 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     curves: dict[str, list[tuple[int, float, float]]] = {}
     for label in ROWS:
-        run(label, 5, args.batch, args.units)  # warm up: libraries load, kernels compile
+        memory(label, 2 * args.units + 50, args.batch, args.units)  # warm up: libraries load, kernels compile
         for timesteps in args.timesteps:
             if label.startswith("BPTT") and timesteps > args.bptt_limit:
                 continue
-            c = run(label, timesteps, args.batch, args.units)
-            row = (f"{c.saved / 1e6:.3f}", f"{c.allocated / 1e6:.3f}", f"{c.process / 1e6:.1f}", f"{c.macs / 1e6:.2f}",
-                   f"{c.written / 1e6:.3f}", f"{c.ms:.2f}" if c.ms == c.ms else "")  # fmt: skip
+            c = memory(label, timesteps, args.batch, args.units)
+            macs, written = work(label, min(timesteps, 1000), args.batch, args.units)
+            row = (f"{c.saved / 1e6:.3f}", f"{c.allocated / 1e6:.3f}", f"{c.process / 1e6:.1f}", f"{macs:.2f}", f"{written:.3f}",
+                   f"{c.ms:.2f}" if c.ms == c.ms else "")  # fmt: skip
             print(f"| {label} | {timesteps} | " + " | ".join(row) + " |", flush=True)
             curves.setdefault(label, []).append((timesteps, (c.saved + c.allocated) / 1e6, c.process / 1e6))
     plot(curves, args.out)

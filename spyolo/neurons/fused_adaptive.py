@@ -97,7 +97,10 @@ def fused_adaptive_step(
         current = current.contiguous()
     if state.b is None:
         raise ValueError("an adaptive step needs a state with adaptation b; start from a state that has one")
-    s, u, b = FusedAdaptiveLTC.apply(
-        current, logit.expand_as(current), logit_adp.expand_as(current), state.u, state.s, state.b, threshold, beta, detach_reset, surrogate
-    )
+    tensors = current, logit.expand_as(current), logit_adp.expand_as(current), state.u, state.s, state.b
+    if not torch.is_grad_enabled():  # nothing will come back: spare autograd's bookkeeping
+        out = Compiling.run(FORWARD, *(flat(t, current) for t in tensors), threshold, beta)
+        s, u, b = (t.as_strided(current.shape, current.stride()) for t in out)
+    else:
+        s, u, b = FusedAdaptiveLTC.apply(*tensors, threshold, beta, detach_reset, surrogate)
     return LTCState(u, s, b)

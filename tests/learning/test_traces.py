@@ -247,3 +247,20 @@ def test_undefined_pairs_say_why():
     refuse("ottt", Stack([dense_cell("alif", 4, 4, recurrent=False)], Readout(4, 2)), "ALIFUnit neurons")
     refuse("ottt", Stack([dense_cell("lif", 4, 4, recurrent=False)], Readout(4, 2, "leaky")), "trace a neuron")
     refuse("ottt", Stack([Cell(nn.Sequential(linear, nn.BatchNorm1d(4)), lif)], Readout(4, 2)), "BatchNorm1d")
+
+
+def test_training_with_ostl_is_training_with_bptt():
+    """The published setting in small: a recurrent sSNU layer, batch 1, plain gradient descent, sequences of several lengths."""
+    curves = []
+    for name in ("ostl", "bptt"):
+        net = random_network(["ssnu"], [6, 9], 6, readout="linear", decay=0.4)
+        rule = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=0.02), nn.functional.binary_cross_entropy_with_logits)
+        losses = []
+        for k in range(30):
+            x = (random_sequence(8 + 5 * (k % 4), 1, 6, 6, k % 4)[0] > 0).double()
+            rule.start(len(x) - 1)
+            losses += [rule.step(a, b).loss.item() for a, b in zip(x, x[1:])]
+            rule.finish()
+        curves.append(losses)
+    assert curves[0] == pytest.approx(curves[1], abs=1e-10)
+    assert sum(curves[0][-50:]) < 0.95 * sum(curves[0][:50])

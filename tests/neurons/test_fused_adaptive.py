@@ -75,3 +75,13 @@ def test_a_state_without_adaptation_is_an_error():
     with pytest.raises(ValueError, match="adaptation b"):
         x = torch.zeros(2, 3)
         fused_adaptive_step(x, x, x, LTCState(x, x), threshold=1.0, beta=1.8, detach_reset=False, surrogate=multi_gaussian)
+
+
+def test_without_gradients_it_is_the_same():
+    x = noise(7, 5)
+    state = LTCState(noise(7, 5, seed=1), (noise(7, 5, seed=2) > 0).double(), noise(7, 5, seed=3))
+    options = {"threshold": 0.3, "beta": 1.8, "detach_reset": False, "surrogate": multi_gaussian}
+    with torch.no_grad():
+        found = fused_adaptive_step(x, 2 * x, -x, state, **options)
+    for a, b in zip(found, fused_adaptive_step(x, 2 * x, -x, state, **options), strict=True):
+        assert torch.equal(a, b)

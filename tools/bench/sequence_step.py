@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--units", type=int, default=256)
     parser.add_argument("--inputs", type=int, default=1)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: processor time, for a machine that has other work")
     parser.add_argument("--rounds", type=int, default=60)
     parser.add_argument("--compiled-lstm", action=argparse.BooleanOptionalAction, default=True)
     args = parser.parse_args()
@@ -66,15 +67,17 @@ def main() -> None:
         for w in cell.parameters():
             w.grad = torch.randn_like(w)
         rows[f"Adam step, {name}", False] = optimizer.step
+    clock = time.process_time if args.clock == "cpu" else time.perf_counter
     times: dict[tuple[str, bool], list[float]] = {key: [] for key in rows}
     for turn in range(args.rounds + 5):
         for key, step in rows.items():
-            begin = time.perf_counter()
+            begin = clock()
             step()
             if turn >= 5:
-                times[key].append(time.perf_counter() - begin)
+                times[key].append(clock() - begin)
     median = {key: sorted(t)[len(t) // 2] * 1e3 for key, t in times.items()}
-    print(f"batch {args.batch}, {args.units} units, {args.threads} threads, fp32, PyTorch {torch.__version__}; median of {args.rounds}, ms")
+    print(f"batch {args.batch}, {args.units} units, {args.threads} threads, fp32, PyTorch {torch.__version__}; "
+          f"{args.clock} time, median of {args.rounds}, ms")  # fmt: skip
     print(f"{'':34s}{'forward':>9s}{'/ LSTM':>8s}{'both':>9s}{'/ LSTM':>8s}")
     base = {backward: median["LSTMCell, eager", backward] for backward in (False, True)}
     for name in dict.fromkeys(name for name, _ in rows):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -259,7 +261,7 @@ def test_training_with_ostl_is_training_with_bptt():
         for k in range(30):
             x = (random_sequence(8 + 5 * (k % 4), 1, 6, 6, k % 4)[0] > 0).double()
             rule.start(len(x) - 1)
-            losses += [rule.step(a, b).loss.item() for a, b in zip(x, x[1:])]
+            losses += [rule.step(a, b).loss.item() for a, b in pairwise(x)]
             rule.finish()
         curves.append(losses)
     assert curves[0] == pytest.approx(curves[1], abs=1e-10)

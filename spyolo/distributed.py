@@ -57,9 +57,9 @@ class Peers:
             dist.all_reduce(values)
         return values
 
-    def count(self, mine: int, device: torch.device) -> int | Tensor:
-        """A count summed over the processes; a tensor on `device` where it would have to be waited for."""
-        return mine if self.world == 1 else self.sum_(torch.tensor(mine, device=device))
+    def counts(self, mine: Sequence[int], device: torch.device) -> Sequence[int | Tensor]:
+        """Counts summed over the processes; tensors on `device` where they would have to be waited for."""
+        return mine if self.world == 1 else self.sum_(torch.tensor(mine, device=device)).unbind()
 
     def sum_gradients(self, weights: Sequence[Tensor]) -> None:
         """Replace each weight's gradient by its sum over the processes. Which weights have one must not depend on the data."""
@@ -161,7 +161,8 @@ class Peers:
         """
         if self.world == 1:
             return
-        sums = torch.stack([checksum(t) for t in tensors.values()])
+        device = next(iter(tensors.values())).device  # some optimizers keep their step counts on the CPU
+        sums = torch.stack([checksum(t).to(device) for t in tensors.values()])
         extremes = torch.cat([sums, -sums])
         dist.all_reduce(extremes, dist.ReduceOp.MAX)
         high, low = extremes.chunk(2)

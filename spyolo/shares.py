@@ -50,7 +50,7 @@ def cut_batch(
     widths = [i.shape[0 if still else 1] for i in shown]
     starts = [sum(widths[:k]) for k in range(len(widths))]
     targets = [[loss.assign(detector, o[a : a + n], size) for o in steps] for a, n in zip(starts, widths)]
-    positives = [peers.count(sum(t.positives for t in step), device) for step in zip(*targets)]
+    positives = peers.counts([sum(t.positives for t in step) for step in zip(*targets)], device)
     targets = [[t._replace(shared=n) for t, n in zip(piece, positives)] for piece in targets]
     told: list[bool] = []
     if not still:

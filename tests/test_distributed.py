@@ -33,6 +33,8 @@ from spyolo.learning import BPTT, FPTT
 from spyolo.neurons import norms
 from spyolo.run_folder import RunFolder
 from spyolo.running import EpochOrder
+from spyolo.scaling import Batch as CostOfBatch
+from spyolo.scaling import Network, allreduce_seconds, batch_seconds, efficiency
 from spyolo.trainer import Trainer
 
 ALPHA = 0.3
@@ -394,3 +396,17 @@ def test_continuing_takes_up_this_run_and_no_other(tiny_config):
         train.holds_this_run(config.updated({"epochs": 2, "lr": 0.1}))
     with pytest.raises(InputError, match="--resume RUN goes on with a run that is there, --continue also starts one; give one of them"):
         train.main(["--resume", config.out, "--continue"])
+
+
+# --- the model of the cost ---
+
+
+def test_the_model_of_the_cost_says_what_rings_and_trees_do():
+    ring, tree = Network(1e9, 1e-5), Network(1e9, 1e-5, tree=True)
+    assert allreduce_seconds(1e9, 1, ring) == 0
+    assert allreduce_seconds(1e9, 2, ring) == pytest.approx(1 + 2e-5)  # each half is sent and comes back
+    assert allreduce_seconds(1e9, 1024, ring) == pytest.approx(2 * 1023 / 1024 + 2 * 1023e-5)
+    assert allreduce_seconds(1e9, 1024, tree) == pytest.approx(2 * 1023 / 1024 + 20e-5)
+    online, once = (CostOfBatch(compute=0.1, updates=k, gradient=24e6) for k in (8, 1))
+    assert batch_seconds(online, 1, tree) == 0.1 and efficiency(once, 64, tree) > efficiency(online, 64, tree) > 0
+    assert batch_seconds(online, 64, tree) - batch_seconds(once, 64, tree) == pytest.approx(7 * allreduce_seconds(24e6, 64, tree))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from spyolo.learning import FPTT, build_rule
+from spyolo.learning import FORMS, FPTT, build_rule
 from spyolo.neurons import DENSE, Readout, Stack, dense_cell
 
 T, B, INPUTS, N, CLASSES = 6, 3, 4, 5, 2
@@ -34,7 +36,7 @@ def weights(net: nn.Module) -> Tensor:
 
 
 def grads(net: nn.Module) -> Tensor:
-    return torch.cat([w.grad.flatten() for w in net.parameters() if w.grad is not None])
+    return torch.cat([(torch.zeros_like(w) if w.grad is None else w.grad).flatten() for w in net.parameters()])
 
 
 def test_how_a_rule_is_used():
@@ -162,3 +164,24 @@ def test_names_and_options_that_make_no_sense():
         build_rule("bptt", net, optimizer, nn.functional.cross_entropy, parts=0)
     with pytest.raises(ValueError, match="number of steps, 6"):
         build_rule("fptt", net, optimizer, nn.functional.cross_entropy, parts=7).start(6)
+
+
+@settings(max_examples=15, deadline=None, derandomize=True)
+@given(kind=st.sampled_from(DENSE), timesteps=st.integers(1, 12), batch=st.integers(1, 3), form=st.sampled_from(FORMS),
+       seed=st.integers(0, 999))  # fmt: skip
+def test_fptt_k_of_one_part_has_the_gradient_of_bptt(kind, timesteps, batch, form, seed):
+    found = []
+    for name, options in (("bptt", {}), ("fptt", {"parts": 1, "form": form})):
+        net = network(kind)
+        torch.manual_seed(seed)
+        x, y = torch.randn(timesteps, batch, INPUTS, dtype=torch.float64), torch.randint(CLASSES, (batch,))
+        rule = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, **options)
+        rule.hold = True
+        show(rule, x, y)
+        gradient, before = grads(net), weights(net)
+        net.zero_grad()
+        rule.hold = False
+        show(rule, x, y)
+        torch.testing.assert_close(weights(net), before - 0.1 * gradient, rtol=0, atol=1e-12)
+        found.append(gradient)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -266,3 +267,32 @@ def test_training_with_ostl_is_training_with_bptt():
         curves.append(losses)
     assert curves[0] == pytest.approx(curves[1], abs=1e-10)
     assert sum(curves[0][-50:]) < 0.95 * sum(curves[0][:50])
+
+
+class PhotoState(NamedTuple):
+    bleach: torch.Tensor
+    y: torch.Tensor
+
+
+class PhotoUnit(nn.Module):
+    """A neuron of nobody's: its answer fades with what it has answered."""
+
+    def initial_state(self, current):
+        return PhotoState(torch.zeros_like(current), torch.zeros_like(current))
+
+    def forward(self, current, state):
+        bleach = 0.9 * state.bleach + 0.1 * state.y**2 + 0.05 * torch.sin(current)
+        y = torch.tanh(current * torch.exp(-bleach)) + 0.2 * state.y
+        return y, PhotoState(bleach, y)
+
+
+def test_a_cell_of_ones_own():
+    """No closed form, no word about it in the rules: torch.func finds its Jacobian."""
+    x, y = random_sequence(15, 2, 3, 2, 0)
+    torch.manual_seed(0)
+    parts = nn.Linear(3, 4), PhotoUnit(), nn.Linear(4, 4, bias=False)
+    net, deaf = (Stack([kind(*parts)], Readout(4, 2, "leaky", decay=0.6)).double() for kind in (Cell, DeafCell))
+    deaf.load_state_dict(net.state_dict())
+    assert largest_difference(rule_gradients("ostl", net, x, y, 2), autograd_gradients(net, x, y, 2)) < 1e-10
+    assert largest_difference(rule_gradients("ostl", net, x, y, 2, jacobian=True), autograd_gradients(net, x, y, 2)) < 1e-10
+    assert largest_difference(rule_gradients("eprop", net, x, y, 2), autograd_gradients(deaf, x, y, 2)) < 1e-10

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from spyolo.errors import InputError
 from spyolo.learning.full_traces import FullTraces, JacobianTraces
-from spyolo.learning.layer import TracedLayer, add_grad
+from spyolo.learning.layer import TracedLayer, add_grad, units_of, with_one
 from spyolo.learning.local import LocalLTC, LocalUnit, gate_weights, local_unit
 from spyolo.learning.own_traces import LIFTraces, OwnTraces
 from spyolo.learning.sequence_rule import Loss, Seen, SequenceRule, Update
@@ -63,9 +63,8 @@ class TraceRule(SequenceRule):
         output, o = self.readout(read, None if self.state is None else self.state.readout)
         self.state = StackState(tuple(states), o)
         decay = self.readout.decay
-        past = torch.zeros_like(read[:, :1]).expand(-1, 0) if self._read is None else self._read
-        with_one = torch.cat([read, torch.ones_like(read[:, :1])], -1)
-        self._read = (1 - decay) * with_one + (decay * past if past.shape[1] else 0)
+        now = (1 - decay) * with_one(read, True)
+        self._read = now if self._read is None else decay * self._read + now
         if target is None:
             return Seen(output, None)
         with torch.enable_grad():
@@ -127,7 +126,7 @@ class EProp(TraceRule):
         self.feedback: list[Tensor] = []
         if feedback != "symmetric":
             generator = torch.Generator().manual_seed(seed)
-            sizes = [cell_size(cell) for cell in self.network.cells]
+            sizes = [units_of(cell) for cell in self.network.cells]
             self.feedback = [(torch.randn(len(weight), n, generator=generator) / math.sqrt(n)).to(weight) for n in sizes]
 
     def _layer(self, cell: Cell, decay: float, membrane: bool) -> TracedLayer:
@@ -199,8 +198,3 @@ class OSTL(TraceRule):
         if self.state is None:
             self._check(len(x))
         return super()._advance(x, target, weight, loss)
-
-
-def cell_size(cell: Cell) -> int:
-    """Units of a dense cell."""
-    return cell.synapse.out_features // {"LSTMUnit": 4, "GRUUnit": 3}.get(type(cell.unit).__name__, 1)

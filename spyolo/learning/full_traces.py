@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spyolo.learning.layer import TracedLayer, add_grad
+from spyolo.learning.layer import TracedLayer, add_grad, units_of
 from spyolo.learning.local import Derivatives
 from spyolo.neurons.cells import Cell
 from spyolo.neurons.state import leaves
@@ -163,7 +163,7 @@ class FullTraces(TracedLayer):
             add_grad(self.local.bias, torch.einsum("bj,bji->i", signal, trace))
 
     def nbytes(self, batch: int, itemsize: int) -> int:
-        n = self.synapse.out_features // (3 if hasattr(self.cell.unit, "combine") else self.local.lines)
+        n = units_of(self.cell)
         columns = sum(g.weight.shape[-1] + (g.bias is not None) for g in self.groups())
         depth = self.local.depth
         return batch * columns * n * self.local.lines * n * (2 * depth + (self.decay > 0)) * itemsize
@@ -236,6 +236,5 @@ class JacobianTraces(TracedLayer):
             return torch.autograd.grad(state[0] if self.membrane else y, x, signal)[0]
 
     def nbytes(self, batch: int, itemsize: int) -> int:
-        n = self.synapse.out_features
-        fields = 3 if getattr(self.cell.unit, "adaptation_gate", None) is not None else 2
-        return 3 * batch * fields * n * sum(w.numel() for w in self.cell.parameters()) * itemsize
+        weights = sum(w.numel() for w in self.cell.parameters())
+        return (3 * self.local.depth + (self.decay > 0)) * batch * units_of(self.cell) * weights * itemsize

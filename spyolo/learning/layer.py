@@ -37,6 +37,12 @@ def with_one(pre: Tensor, bias: bool) -> Tensor:
     return torch.cat([pre, pre.new_ones(len(pre), 1)], -1) if bias else pre
 
 
+def units_of(cell: Cell) -> int:
+    """Neurons of a dense cell."""
+    gru = hasattr(cell.unit, "combine")  # its synapse has three of the four lines
+    return int(cell.synapse.out_features // (3 if gru else getattr(cell.unit, "lines", 1)))
+
+
 class TracedLayer(ABC):
     """Runs its cell without graph, keeps eligibility traces of its weights, and turns learning signals into gradients.
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from fuzz_kinds import Kind
 
+from spyolo.data.events_boxes import read_boxes, write_boxes
+from spyolo.data.events_dat import EVENT, EventFile, write_dat
 from spyolo.sequence.readers.aedat2 import read_aedat2
 from spyolo.sequence.readers.aedat3 import HEAD, read_labels, read_window
 from spyolo.sequence.readers.events import Events
@@ -89,6 +91,23 @@ def texts(folder: Path) -> list[bytes]:
     return [("To be, or not to be: that is the question.\n" * 8).encode(), "käse くま\n".encode() * 40]
 
 
+def prophesee(folder: Path) -> list[bytes]:
+    events = np.zeros(50, EVENT)
+    events["t"], events["x"], events["y"], events["p"] = np.arange(50) * 1000, np.arange(50) % 34, np.arange(50) % 20, np.arange(50) % 2
+    write_dat(folder / "d", events)
+    return [(folder / "d").read_bytes(), b"% Width 64\n% Height 48\n\x00\x08" + events[:0].tobytes()]
+
+
+def timed_boxes(folder: Path) -> list[bytes]:
+    write_boxes(folder / "b.npy", np.arange(4) * 1000, np.array([[1, 2, 30, 40]] * 4), np.array([0, 1, 1, 0]))
+    return [(folder / "b.npy").read_bytes()]
+
+
+def read_prophesee(path: Path) -> None:
+    recording = EventFile(path)
+    assert recording.frame(0, 40_000).shape == (2, recording.height, recording.width) and recording.duration >= 0
+
+
 def finite(events: Events) -> None:
     assert len({len(column) for column in events}) == 1 and (np.diff(events.t) >= 0).all()
 
@@ -102,6 +121,8 @@ def read_npz(path: Path) -> None:
 KINDS = {
     "AEDAT 2": Kind(aedat2, "r.aedat", lambda path: finite(read_aedat2(path)), 4),
     "AEDAT 3": Kind(aedat3, "r.aedat", lambda path: finite(read_window(path, 0, 10**9)), 6),
+    "Prophesee events": Kind(prophesee, "r_td.dat", read_prophesee, 4),
+    "Prophesee boxes": Kind(timed_boxes, "r_bbox.npy", lambda path: read_boxes(path, 2), 4),
     "gesture labels": Kind(gesture_labels, "l.csv", read_labels, 1),
     "IDX": Kind(idx, "i-ubyte", read_idx, 3),
     "IDX, gzipped": Kind(idx_gz, "i-ubyte.gz", read_idx, 3),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from spyolo.errors import InputError
+from spyolo.files import one_line, read_limited
 
+MOST_BYTES = 1 << 30
 GEN1_CLASSES = ("car", "pedestrian")
 NAMES = {"t": ("t", "ts"), "x": ("x",), "y": ("y",), "w": ("w",), "h": ("h",), "class_id": ("class_id",)}  # files of two ages
 
@@ -29,11 +32,15 @@ def read_boxes(path: str | Path, num_classes: int) -> TimedBoxes:
     """
     path = Path(path)
     try:
-        found = np.load(path, allow_pickle=False)
+        found = np.load(io.BytesIO(read_limited(path, MOST_BYTES)), allow_pickle=False)  # from memory: a header may announce any length
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; every recording NAME_td.dat needs its NAME_bbox.npy") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is no .npy file of boxes: {error}") from None
+    except InputError:
+        raise
+    except Exception as error:  # a damaged head makes numpy raise errors of many kinds
+        raise InputError(f"{path} is no .npy file of boxes: {one_line(error) or type(error).__name__}") from None
+    if not isinstance(found, np.ndarray):
+        raise InputError(f"{path} is no .npy file of boxes but an archive")
     names = found.dtype.names or ()
     columns = {}
     for field, spellings in NAMES.items():
@@ -41,13 +48,16 @@ def read_boxes(path: str | Path, num_classes: int) -> TimedBoxes:
         if name is None or found.ndim != 1:
             raise InputError(f"{path}: field {field!r} is missing; its fields are {', '.join(names) or 'none'}")
         columns[field] = found[name]
+        if columns[field].ndim != 1 or columns[field].dtype.kind not in "iuf":
+            raise InputError(f"{path}: field {field!r} holds {columns[field].dtype}, numbers are wanted")
     order = np.argsort(columns["t"], kind="stable")
     t, x, y, w, h, label = (columns[field][order] for field in NAMES)
     boxes = np.stack([x, y, x + w, y + h], 1).astype(np.float32) if len(found) else np.zeros((0, 4), np.float32)
     if not np.isfinite(boxes).all():
         raise InputError(f"{path}: box {int(order[np.isfinite(boxes).all(1).argmin()])} is not four numbers")
-    if len(label) and int(label.max()) >= num_classes:
-        raise InputError(f"{path}: class {int(label.max())} is none of the {num_classes} classes in use")
+    strange = ~((label >= 0) & (label < num_classes))
+    if strange.any():
+        raise InputError(f"{path}: class {label[strange][0]:g} is none of the {num_classes} classes in use")
     return TimedBoxes(t.astype(np.int64), boxes, label.astype(np.int64))
 
 

@@ -17,6 +17,7 @@ RECORD = np.dtype([("t", "<u4"), ("word", "<u4")])
 EVENT = np.dtype([("t", "<u4"), ("x", "<u2"), ("y", "<u2"), ("p", "u1")])
 CHUNK = 1 << 16  # events in memory at a time: half a megabyte as stored
 TYPES = (0x00, 0x0C)  # 2D events of a contrast detector, older and newer files
+MOST_PIXELS = 1 << 24  # frames of that size are made on a header's word
 GEN1 = (304, 240)  # sensor of a file whose header does not say
 
 
@@ -46,7 +47,7 @@ class EventFile:
             raise InputError(f"{self.path} is no .dat file of 2D events: type and size of its events are {list(kind)}, not [0 or 12, 8]")
         self._start += 2
         self.width, self.height = fields.get("width", GEN1[0]), fields.get("height", GEN1[1])
-        if not (0 < self.width <= 1 << 14 and 0 < self.height <= 1 << 14):
+        if not (0 < self.width <= 1 << 14 and 0 < self.height <= 1 << 14 and self.width * self.height <= MOST_PIXELS):
             raise InputError(f"{self.path}: its header says the sensor is {self.width} x {self.height}")
         self.count, rest = divmod(size - self._start, RECORD.itemsize)
         if rest:

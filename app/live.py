@@ -139,7 +139,7 @@ class LiveTab:
                     )
                 )
                 gr.HTML(GONE)
-                gr.Markdown("Allow the camera, then press *Record*. Browsers give a camera only to localhost or HTTPS.")
+                gr.Markdown(f"Allow the camera, then press *Record*. {CAMERAS} cameras run at once, a further one waits for its turn.")
             with gr.Column(scale=6, min_width=300):
                 seen = shown("What the network sees", 400, "camera-seen", format="jpeg")
                 tiles = gr.HTML(elem_id="camera-tiles")

@@ -28,6 +28,7 @@ from gradio_client import Client, handle_file
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "app")]
+PATIENCE = 300.0  # seconds for an answer: a busy computer is slow, not broken
 MOST_REQUESTS = 20_000  # in all: an end even if the clock stood still
 REFUSALS = ("Queue is full", "Addresses are not fetched")
 
@@ -134,7 +135,7 @@ class Visitor(threading.Thread):
             what = str(self.draw.choice(list(asks), p=(0.6, 0.2, 0.1, 0.05, 0.05)))
             try:
                 if self.client is None:
-                    self.client = Client(self.address, verbose=False)
+                    self.client = Client(self.address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
                 asks[what]()
                 self.report.done[what] += 1
             except Exception as error:

@@ -22,7 +22,7 @@ from playwright.sync_api import sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
-PATIENCE = 180_000  # milliseconds
+PATIENCE = 600_000  # milliseconds
 
 
 def open_tab(page: Any, *names: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from spyolo.detection.pooling import spike_pool
 from spyolo.neurons import Cell, LeakyReLUUnit, LTCUnit, build_gate, build_norm
 from spyolo.neurons.surrogate import SURROGATES
 
@@ -106,5 +107,5 @@ class CSPBlock(nn.Module):
         for i, cell in enumerate(self.inner):
             inner = run(f"{name}.inner.{i}", cell, inner)  # type: ignore[arg-type]
         feature = run(f"{name}.conv4", self.conv4, torch.cat([inner, first], 1))
-        pooled = [nn.functional.max_pool2d(x, 2) for x in (whole, feature)]  # before they are joined: a quarter of the memory moved
+        pooled = [spike_pool(x) for x in (whole, feature)]  # before they are joined: a quarter of the memory moved
         return torch.cat(pooled, 1), feature

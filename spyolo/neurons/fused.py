@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -71,10 +72,29 @@ KERNELS: list[Kernel] = [forward_kernel, backward_kernel, sum_kernel]  # `fused_
 FORWARD, BACKWARD, SUM = range(3)
 
 
+class Variants:
+    """A kernel compiled for any length, once for each combination of dtypes and options it is called with.
+
+    Each combination gets a copy of the function: torch.compile counts the combinations of one function and after eight runs it uncompiled.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.compiled: dict[tuple[Any, ...], Kernel] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        key = tuple(a.dtype if isinstance(a, Tensor) else None if isinstance(a, float) else a for a in args)
+        if key not in self.compiled:
+            code = self.kernel.__code__.replace()
+            copy = types.FunctionType(code, self.kernel.__globals__, self.kernel.__name__, self.kernel.__defaults__)
+            self.compiled[key] = torch.compile(copy, dynamic=True)
+        return self.compiled[key](*args)
+
+
 @functools.cache
 def kernels(compiled: bool) -> tuple[Kernel, ...]:
-    """The functions, compiled for any length, or as they are."""
-    return tuple(torch.compile(kernel, dynamic=True) if compiled else kernel for kernel in KERNELS)
+    """The functions, compiled, or as they are."""
+    return tuple(Variants(kernel) for kernel in KERNELS) if compiled else tuple(KERNELS)
 
 
 class Compiling:

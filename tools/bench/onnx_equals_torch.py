@@ -6,8 +6,9 @@
 
 Equality: each layer on the same input spikes (random and real pictures), then end to end in fp32: the share of equal spikes, the share of
 equal boxes (same class, IoU >= 0.95; 2 x pairs / all boxes of both) over the floor of evaluation and over 0.3, and AP50 (VOC10+), for both
-forms. The runner reads the pictures its own way (its letterbox, not OpenCV's). int8: the same with 8-bit weights. Rates: one picture
-at a time from pixels to boxes, best of three rounds, everything of the picture's way counted except reading its file.
+forms; beside them torch itself without oneDNN, which adds up in another order. The runner reads the pictures its own way (its letterbox,
+not OpenCV's). int8: the same with 8-bit weights. Rates: one picture at a time from pixels to boxes, best of three rounds, everything of
+the picture's way counted except reading its file.
 """
 
 from __future__ import annotations
@@ -118,13 +119,18 @@ class Bench:
         ap = self.ap50(truth, with_torch)
         print(f"AP50 with torch {100 * ap:.2f}")
         out: dict[str, Any] = {"torch": {"ap50": ap}}
-        for name, path in (("unrolled", self.file("unrolled")), ("step", self.file("step")), ("int8", self.file("unrolled", int8=True))):
-            run = runner.Runner(path)
-            found = {image_id: detections(run.predict(self.dataset.voc.image(i))) for i, image_id in enumerate(ids)}
+
+        def judge(name: str, found: dict[str, Detections]) -> None:
             other, shares = self.ap50(truth, found), {f: share(with_torch, found, f) for f in (FLOOR, SHOWN)}
             print(f"{name}: AP50 {100 * other:.2f} ({100 * (other - ap):+.2f} points), equal boxes {shares[FLOOR]:.4f} over {FLOOR}, "
-                  f"{shares[SHOWN]:.4f} over {SHOWN}; {path.stat().st_size / 1e6:.1f} MB")  # fmt: skip
-            out[name] = {"ap50": other, "equal_boxes": shares, "bytes": path.stat().st_size}
+                  f"{shares[SHOWN]:.4f} over {SHOWN}", flush=True)  # fmt: skip
+            out[name] = {"ap50": other, "equal_boxes": shares}
+
+        for name, path in (("unrolled", self.file("unrolled")), ("step", self.file("step")), ("int8", self.file("unrolled", int8=True))):
+            run = runner.Runner(path, threads=self.args.threads)
+            judge(name, {image_id: detections(run.predict(self.dataset.voc.image(i))) for i, image_id in enumerate(ids)})
+        with torch.backends.mkldnn.flags(enabled=False):  # how far torch is from itself when it adds in another order
+            judge("torch without oneDNN", engine.detect(self.detector, self.dataset, (self.steps,), confidence=FLOOR)[self.steps])
         return out
 
     def ap50(self, truth: dict[str, Any], found: dict[str, Detections]) -> float:

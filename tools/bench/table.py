@@ -22,14 +22,14 @@ def inference(found: dict[str, Any]) -> list[str]:
     out = [
         f"Inference at {found['size']}, batch {found['batch']}: ms (10-90 %); times = against the plain eager fp32 `spyv4` at T = {last}",
         "",
-        "| path | " + " | ".join(f"T = {t}" for t in steps) + f" | times | pictures/s, T = {last} | of peak | peak MiB |",
-        "|---" * (len(steps) + 5) + "|",
+        "| path | " + " | ".join(f"T = {t}" for t in steps) + f" | times | pictures/s, T = {last} | of peak |",
+        "|---" * (len(steps) + 4) + "|",
     ]
     for name, row in rows.items():
         at = row["T"][last]
         times = f"{base / at['median_s']:.1f}" if base and "twin" not in name else ""
         cells = [ms(row["T"][t]) for t in steps]
-        cells += [times, f"{at['pictures_s']:.1f}", f"{at['of_peak']:.0%}", f"{row['peak_bytes'] / 2**20:.0f}"]
+        cells += [times, f"{at['pictures_s']:.1f}", f"{at['of_peak']:.0%}"]
         out.append(f"| {name} | {' | '.join(cells)} |")
     for name, row in found.get("streaming", {}).items():
         out.append(f"\nStreaming, one step a frame, {name}: {1000 * row['median_s']:.1f} ms, {row['pictures_s']:.1f} frames a second.")

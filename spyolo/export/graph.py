@@ -93,6 +93,8 @@ class Writer:
 class Wire:
     """A value in the graph. Knows as much of a tensor as the networks use of one: arithmetic, `chunk`, `torch.cat`, `max_pool2d`."""
 
+    requires_grad = False  # nothing is learned from a drawing
+
     def __init__(self, writer: Writer, name: str) -> None:
         self.writer, self.name = writer, name
 

@@ -15,19 +15,20 @@ import torch
 from PIL import Image, ImageDraw
 
 from spyolo.adaptation import MAX_EXAMPLES, Lesson
-from spyolo.boxes import Objects
-from spyolo.drawing import contact_sheet, draw_boxes
+from spyolo.boxes import Detections, Objects
+from spyolo.drawing import contact_sheet
 from spyolo.errors import InputError
 from spyolo.predictor import Predictor
 
 from .examples import Examples, offer
-from .figures import boxed, loss_curve
+from .figures import boxed, loss_curve, zoom_of
 from .models import Models
 from .parts import TOLD_APART, by_path, read_upload, shown, told, unchecked, within
 from .sessions import Session, Sessions
 
 LARGEST = 800  # pixels, a side
 MOST_ROUNDS = 40
+WAITING = "Waiting for its turn: one visitor learns at a time."
 MOST_SAVED = 50  # copies in the folder for them
 STEPS = """**1** Give a picture. **2** Name a thing and click two opposite corners of it; box every thing of that kind.
 **3** More pictures, if you have them. **4** Press *Learn*, and watch. Only a copy learns: the model stays as it is."""
@@ -112,7 +113,7 @@ class LearnTab:
         self.board.select(self.click, self.name, [self.board, self.message], **quiet)
         self.unbox.click(self.take_back, None, [self.board, self.message], **quiet)
         self.clear.click(self.start_over, None, [*seen, self.upload], **quiet)
-        self.learn.click(
+        self.learn.click(lambda: WAITING, None, self.message, queue=False, **quiet).then(
             self.teach, [self.rounds, self.deeper, self.chosen], [self.sees, self.curve, self.message], concurrency_limit=1, **quiet
         )
         self.undo.click(self.go_back, None, [self.sees, self.curve, self.message], **quiet)
@@ -140,7 +141,8 @@ class LearnTab:
     @told(2)
     def click(self, name: str, event: gr.SelectData, request: gr.Request) -> list[Any]:
         session, desk = self.at(request)
-        said = self.corner(desk, name, (int(event.index[0]), int(event.index[1])))
+        zoom = zoom_of(desk.page.image)
+        said = self.corner(desk, name, (int(event.index[0] / zoom), int(event.index[1] / zoom)))
         return [self.board_of(session, desk), said]
 
     def corner(self, desk: Desk, name: str, point: tuple[int, int]) -> str:
@@ -281,14 +283,16 @@ class LearnTab:
 
 
 def board(desk: Desk) -> np.ndarray:
-    """The picture being boxed, with the user's boxes and the first corner clicked."""
-    page = desk.page
+    """The picture being boxed, enlarged if small, with the user's boxes and the first corner clicked."""
+    page, zoom = desk.page, zoom_of(desk.page.image)
     known = tuple(dict.fromkeys(page.names))
-    image = draw_boxes(page.image, page.boxes, [known.index(name) for name in page.names], known)
+    labels = torch.tensor([known.index(name) for name in page.names], dtype=torch.int64)
+    found = Detections(torch.tensor(page.boxes, dtype=torch.float32).reshape(-1, 4), torch.ones(len(labels)), labels)
+    image = boxed(page.image, found, known, scores=False)
     if desk.corner is None:
         return image
     canvas = Image.fromarray(image)
-    pen, (x, y), arm = ImageDraw.Draw(canvas), desk.corner, max(6, max(canvas.size) // 40)
+    pen, (x, y), arm = ImageDraw.Draw(canvas), (desk.corner[0] * zoom, desk.corner[1] * zoom), max(6, max(canvas.size) // 40)
     for width, colour in ((5, "white"), (2, "#d1224f")):
         pen.line((x - arm, y, x + arm, y), fill=colour, width=width)
         pen.line((x, y - arm, x, y + arm), fill=colour, width=width)

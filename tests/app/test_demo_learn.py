@@ -18,8 +18,9 @@ def boxed(tabs: SimpleNamespace, name: str, noise: str, visitor: Any, thing: str
     """A desk with one picture and one box on it."""
     *_, message = tabs.learn.add_picture(noise, name, visitor)
     assert "Picture 1" in message
-    for corner in ((30, 60), (90, 20)):
-        tabs.learn.click(thing, SimpleNamespace(index=corner), visitor)
+    zoom = 640 / 120  # small pictures are shown larger
+    for x, y in ((30, 60), (90, 20)):
+        tabs.learn.click(thing, SimpleNamespace(index=(x * zoom + 1, y * zoom + 1)), visitor)
     return tabs.sessions.of(visitor).recall(Desk)
 
 

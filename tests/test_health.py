@@ -93,9 +93,9 @@ def test_a_membrane_that_is_nan_is_found_although_loss_and_gradients_are_finite(
     names = list(state.cells)
     for bad in (state, spoilt(spoilt(state, names[5]), names[9])):
         watch.start()
-        assert watch.fine(torch.ones(()), bad, last=True)
+        assert watch.fine(torch.ones(()), [bad], last=True)
     watch.start()
-    assert watch.fine(torch.ones(()), state, last=True)
+    assert watch.fine(torch.ones(()), [state], last=True)
     assert watch.check() == (1, f"the state of {names[5]} is not finite (the loss still is)")
     assert watch.check() is None  # told once
 
@@ -202,7 +202,7 @@ def test_nothing_waits_for_the_device_between_two_looks(tiny_config, monkeypatch
     for name in ("item", "tolist", "__bool__", "__float__", "cpu", "numpy"):
         monkeypatch.setattr(Tensor, name, lambda *_, name=name: pytest.fail(f"{name} waits for the device"))
     watch.start()
-    assert watch.fine(torch.ones(()), state, last=True)
+    assert watch.fine(torch.ones(()), [state], last=True)
 
 
 # --- layers that never or always fire ---

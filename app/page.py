@@ -34,6 +34,7 @@ CSS = """
 .tile b { display: block; font-size: 20px; font-variant-numeric: tabular-nums; }
 .tile span { font-size: 12px; color: var(--body-text-color-subdued); }
 footer .divider { display: none; }
+.gradio-container input[role="listbox"] { text-overflow: ellipsis; padding-right: 26px !important; }
 #strip .grid-container { grid-template-columns: repeat(auto-fill, minmax(150px, 200px)) !important; }
 #strip, #strip .grid-wrap, #strip .gallery-content, #strip .preview { height: auto !important; min-height: 0 !important; max-height: none; }
 #strip .caption-label { font-size: 12px; }

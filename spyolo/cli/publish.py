@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from spyolo.model_card import card
 
     write_whole(where / f"{entry.name}.md", card(entry))
-    print(f"published {where / entry.file} (sha256 {entry.sha256[:12]}...), VOC10+ AP50 {100 * metrics['voc10_ap50']:.2f}")
+    said = f"VOC10+ AP50 {100 * entry.metrics['voc10_ap50']:.2f} at T = {entry.protocol['timesteps']}"
+    print(f"published {where / entry.file} (sha256 {entry.sha256[:12]}...), {said}")
     return 0
 
 

@@ -12,6 +12,7 @@ A leaky readout filters the traces, so that it is handled exactly.
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from typing import Any
 
 import torch
@@ -44,8 +45,9 @@ class TraceRule(SequenceRule):
         membrane = self.readout.reads == "membrane"
         self.layers = [self._layer(cell, self.readout.decay, membrane and i == top) for i, cell in enumerate(self.network.cells)]
 
+    @abstractmethod
     def _layer(self, cell: Cell, decay: float, membrane: bool) -> TracedLayer:
-        raise NotImplementedError
+        """The traces of one layer, by this rule."""
 
     def _begin(self) -> None:
         for layer in self.layers:

@@ -224,6 +224,9 @@ def joined() -> Iterator[Peers]:
     local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if torch.cuda.is_available() and local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
+    # Connections when they are first used. All at once, as is the default, processes that torchrun started anew after the first of them
+    # was killed waited for each other for ever (PyTorch 2.14).
+    os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
     dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     try:
         yield Peers(rank, world, local_rank, local_world)

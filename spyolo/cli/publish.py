@@ -14,10 +14,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.options import Parser
 from spyolo.errors import InputError
+
+if TYPE_CHECKING:
+    from spyolo.checkpoint import WeightsInfo
+    from spyolo.detection import SpikingYOLO
+    from spyolo.weights import Entry
 
 DTYPES = ("bf16", "fp16", "fp32")
 KEPT = (  # of the protocol: all but paths of this machine
@@ -53,11 +58,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     entries = read_manifest(where)
     with tempfile.TemporaryDirectory() as temporary:
         candidate = Path(temporary) / f"{args.name}.safetensors"
-        convert(args, candidate)
-        metrics = measured(args, candidate)
-        refuse_worse(args, metrics, entries)
-        finish(args, candidate, metrics)
-        entry = entry_of(args, candidate, metrics)
+        detector, info = convert(args, candidate)
+        steps = check_steps(args, detector, info)
+        metrics = measured(args, candidate, detector.spiking)
+        row = next(row for row in metrics["anytime"] if row["timesteps"] == steps)  # of the steps that the file is used with
+        refuse_worse(args, row, entries)
+        finish(args, candidate, row, metrics["protocol"]["pictures"])
+        entry = entry_of(args, candidate, detector, info, row, metrics)
         place(candidate, where / entry.file)
     write_manifest(entries | {entry.name: entry}, where)
     from spyolo.files import write_whole
@@ -69,8 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def convert(args: argparse.Namespace, path: Path) -> None:
-    """The weights in the precision published, with the steps and the input side they are used with."""
+def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsInfo]:
+    """Write the weights in the precision published, with the steps and the input side they are used with; returns what was written."""
     import torch
 
     from spyolo.checkpoint import load_detector, save_weights
@@ -78,14 +85,24 @@ def convert(args: argparse.Namespace, path: Path) -> None:
     detector, info = load_detector(args.weights)
     info = replace(info, timesteps=args.steps or info.timesteps, size=args.size or info.size)
     save_weights(path, detector, info, {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[args.dtype])
+    return detector, info
 
 
-def measured(args: argparse.Namespace, candidate: Path) -> dict[str, Any]:
+def check_steps(args: argparse.Namespace, detector: SpikingYOLO, info: WeightsInfo) -> int:
+    """The steps that the file is used with. Raises InputError, before minutes of measuring, where they would not be measured."""
+    from spyolo.cli.eval_model import parse_timesteps
+
+    if not detector.spiking:
+        return 1
+    if info.timesteps not in parse_timesteps(args.timesteps):
+        raise InputError(f"--timesteps {args.timesteps} leaves out {info.timesteps}, the steps that the file is used with (--steps)")
+    return info.timesteps
+
+
+def measured(args: argparse.Namespace, candidate: Path, spiking: bool) -> dict[str, Any]:
     """metrics.json of the candidate, as `eval` writes it, after every step asked for."""
-    from spyolo.checkpoint import load_detector
     from spyolo.cli import eval as evaluation
 
-    spiking = load_detector(candidate)[0].spiking
     steps = ["--timesteps", args.timesteps] if spiking else []
     quiet = ["--quiet"] if args.quiet else []
     files = ["--weights", str(candidate), "--data", args.data, "--split", args.split, "--out", args.out]
@@ -93,21 +110,9 @@ def measured(args: argparse.Namespace, candidate: Path) -> dict[str, Any]:
     return json.loads((Path(args.out) / "metrics.json").read_bytes())
 
 
-def headline(args: argparse.Namespace, metrics: dict[str, Any]) -> dict[str, Any]:
-    """The row of the steps that the file is used with. Raises InputError where they were not measured."""
-    from spyolo.checkpoint import load_detector
-
-    detector, info = load_detector(args.weights)
-    steps = (args.steps or info.timesteps) if detector.spiking else 1
-    for row in metrics["anytime"]:
-        if row["timesteps"] == steps:
-            return row
-    raise InputError(f"--timesteps {args.timesteps} leaves out {steps}, the number of steps that the file is used with (--steps)")
-
-
-def refuse_worse(args: argparse.Namespace, metrics: dict[str, Any], entries: dict[str, Any]) -> None:
+def refuse_worse(args: argparse.Namespace, row: dict[str, Any], entries: dict[str, Any]) -> None:
     """A published file is only replaced by a better one. Raises InputError."""
-    before, now = entries.get(args.name), headline(args, metrics)["voc10_ap50"]
+    before, now = entries.get(args.name), row["voc10_ap50"]
     if before is None or args.replace or before.protocol.get("split") != args.split:
         return
     if now <= before.metrics["voc10_ap50"]:
@@ -117,25 +122,24 @@ def refuse_worse(args: argparse.Namespace, metrics: dict[str, Any], entries: dic
         )
 
 
-def finish(args: argparse.Namespace, candidate: Path, metrics: dict[str, Any]) -> None:
+def finish(args: argparse.Namespace, candidate: Path, row: dict[str, Any], pictures: int) -> None:
     """Write the figures into the file itself, where `predict` and the demo show them."""
     from spyolo.checkpoint import load_tensors, save_tensors
 
     tensors, metadata = load_tensors(candidate)
     keys = ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap")
-    row = headline(args, metrics)
-    figures = {k: row[k] for k in keys} | {"split": args.split, "pictures": metrics["protocol"]["pictures"]}
+    figures = {k: row[k] for k in keys} | {"split": args.split, "pictures": pictures}
     save_tensors(candidate, tensors, metadata | {"metrics": json.dumps(figures)})
 
 
-def entry_of(args: argparse.Namespace, candidate: Path, metrics: dict[str, Any]) -> Any:
+def entry_of(
+    args: argparse.Namespace, candidate: Path, detector: SpikingYOLO, info: WeightsInfo, row: dict[str, Any], metrics: dict[str, Any]
+) -> Entry:
     """The manifest's entry: no path of this machine in it."""
-    from spyolo.checkpoint import load_detector
     from spyolo.pieces import origin
     from spyolo.weights import Entry, sha256_of
 
-    detector, info = load_detector(candidate)
-    row, protocol = headline(args, metrics), metrics["protocol"]
+    protocol = metrics["protocol"]
     parameters = sum(p.numel() for p in detector.parameters())
     config = {"size": info.size, "timesteps": row["timesteps"], "parameters": parameters, "dtype": args.dtype, **asdict(info.spec)}
     training = {k: v for k, v in info.notes.items() if k != "pieces"} | {"pieces": info.notes.get("pieces", [])}

@@ -20,8 +20,8 @@ RULES = {
 
 
 def peak(name: str, timesteps: int) -> int:
-    """The lower of two: what strangers (libraries, a compiler) happen to take meanwhile only adds."""
-    return min(peak_once(name, timesteps) for _ in range(2))
+    """The lowest of three: what strangers (libraries, a compiler) happen to take meanwhile only adds."""
+    return min(peak_once(name, timesteps) for _ in range(3))
 
 
 def peak_once(name: str, timesteps: int, batch: int = 32, units: int = 16) -> int:
@@ -92,11 +92,16 @@ def peak_of_parts(parts: int) -> int:
 def test_the_meter_counts():
     """A known graph: exp saves its result, 4,000 bytes; the allocator hands out as much for it."""
     w = torch.zeros(1000, requires_grad=True)
-    meter = MemoryMeter([w])
-    with meter.watch_saved(), meter:
-        y = w.exp()
-    assert meter.saved == 4000 and 4000 <= meter.allocated < 8000 and meter.operations == 1 and meter.written == 1000
+    handed_out = []
+    for _ in range(3):  # the lowest, as above
+        meter = MemoryMeter([w])
+        with meter.watch_saved(), meter:
+            y = w.exp()
+        assert meter.saved == 4000 and meter.operations == 1 and meter.written == 1000
+        handed_out.append(meter.allocated)
+        del y, meter
+    assert 4000 <= min(handed_out) < 8000
     before = allocated()
     big = torch.empty(10**6)
     assert 4_000_000 <= allocated() - before < 4_100_000
-    del y, big
+    del big

@@ -18,6 +18,7 @@ from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
+import fuzz_containers
 import fuzz_kinds
 import fuzz_recordings
 import pytest
@@ -33,7 +34,7 @@ from spyolo.data.classes import parse_classes
 from spyolo.data.splits import parse_splits
 from spyolo.errors import InputError
 
-KINDS = {**fuzz_kinds.KINDS, **fuzz_recordings.KINDS}
+KINDS = {**fuzz_kinds.KINDS, **fuzz_recordings.KINDS, **fuzz_containers.KINDS}
 ALL = sum(kind.share for kind in KINDS.values())
 SLOW = 10_000  # files of all kinds together
 SECONDS, MEGABYTES = 5, 1500  # for one file; growth over all

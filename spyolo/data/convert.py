@@ -58,6 +58,8 @@ def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2
     Raises:
         InputError: the image set is there already, or an id cannot stand in one.
     """
+    if Path(f"VOC{year}").name != f"VOC{year}":
+        raise InputError(f"year {year!r} becomes part of a folder's name: no path separators")
     folder = Path(out) / "VOCdevkit" / f"VOC{year}"
     image_set = folder / "ImageSets" / "Main" / f"{name}.txt"
     if image_set.exists():

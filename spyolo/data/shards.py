@@ -11,6 +11,7 @@ whatever the number of processes.
 from __future__ import annotations
 
 import json
+import math
 import tarfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
@@ -26,9 +27,10 @@ from spyolo.data.images import read_image
 from spyolo.data.shard_fetching import ShardStore
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
-from spyolo.files import write_whole
+from spyolo.files import one_line, read_limited, shortened, write_whole
 
 FORMAT = "spyolo-shards-1"
+INDEX, DESCRIPTION, PICTURE = 2**28, 2**24, 2**28  # bytes at most
 OPEN = 32  # shards whose offsets each process keeps
 
 
@@ -134,7 +136,8 @@ class ShardSet:
         """What the shard says of picture i: id, width, height, objects."""
         place = self._place(i)
         if self._last[0] != place:
-            self._last = (place, json.loads(self._member(place, ("json",))))
+            content = self._member(place, ("json",), DESCRIPTION)
+            self._last = (place, _understood(content, f"{self.image_path(i)}: description of sample {place}"))
         return self._last[1]
 
     def size(self, i: int) -> tuple[int, int]:
@@ -149,7 +152,7 @@ class ShardSet:
 
     def image(self, i: int) -> np.ndarray:
         width, height = self.size(i)
-        content = self._member(self._place(i), ("jpg", "jpeg", "png", "bmp", "webp"))
+        content = self._member(self._place(i), ("jpg", "jpeg", "png", "bmp", "webp"), PICTURE)
         image = read_image(BytesIO(content), exif=False)
         if image.shape[:2] != (height, width):
             image = read_image(BytesIO(content))
@@ -176,13 +179,15 @@ class ShardSet:
     def _shard_of(self, place: int) -> int:
         return int(np.searchsorted(self.starts, place, side="right")) - 1
 
-    def _member(self, place: int, endings: Sequence[str]) -> bytes:
+    def _member(self, place: int, endings: Sequence[str], most: int) -> bytes:
         shard = self._shard_of(place)
         file, members = self._open(shard)
         number = place - int(self.starts[shard])
         offset, size = next((members[number][e] for e in endings if e in members[number]), (0, 0))
         if not size:
             raise InputError(f"{self.shards[shard][0]}: sample {number} has no .{' or .'.join(endings)}")
+        if size > most:
+            raise InputError(f"{self.shards[shard][0]}: sample {number}: more than {most:,} bytes of .{' or .'.join(endings)}")
         file.seek(offset)
         return file.read(size)
 
@@ -195,12 +200,15 @@ class ShardSet:
         samples: dict[str, dict[str, tuple[int, int]]] = {}
         try:
             file = open(path, "rb")  # noqa: SIM115 (kept open)
+            end = path.stat().st_size
             with tarfile.open(fileobj=file, mode="r:") as tar:
                 for member in tar:
                     key, _, ending = member.name.partition(".")
+                    if not 0 <= member.size <= end - member.offset_data:
+                        raise ValueError(f"{shortened(member.name)} ends after the file does")
                     samples.setdefault(key, {})[ending.lower()] = (member.offset_data, member.size)
-        except (OSError, tarfile.TarError) as error:
-            raise InputError(f"{path} cannot be read as a shard ({error}); write or fetch it again") from None
+        except (OSError, tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+            raise InputError(f"{path} cannot be read as a shard ({one_line(error)}); write or fetch it again") from None
         expected = int(self.starts[shard + 1] - self.starts[shard])
         if len(samples) != expected:
             raise InputError(f"{path} holds {len(samples)} samples, its index says {expected}; write or fetch it again")
@@ -226,14 +234,27 @@ class _Ids(Sequence[str]):
 def _read_index(path: Path) -> list[tuple[str, int, int]]:
     """(name, samples, bytes) of each shard. Raises InputError."""
     try:
-        tree = json.loads(path.read_bytes())
+        tree = json.loads(read_limited(path, INDEX))
         if tree["format"] != FORMAT:
-            raise ValueError(f"format {tree['format']!r}")
+            raise ValueError(f"format {shortened(tree['format'])}")
         rows = [(str(s["name"]), int(s["samples"]), int(s["bytes"])) for s in tree["shards"]]
-        if not rows or any("/" in name or name in ("", "..") for name, _, _ in rows):
-            raise ValueError("names of its shards")
+        if not rows or any(Path(name).name != name or "\0" in name or not 0 < samples < 2**40 or size < 1 for name, samples, size in rows):
+            raise ValueError("a shard without a plain name, samples or bytes")
         return rows
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; tools/make_shards.py writes it, last of all") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is no index of shards ({type(error).__name__}: {error})") from None
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{path} is no index of shards ({type(error).__name__}: {one_line(error)})") from None
+
+
+def _understood(content: bytes, where: str) -> dict[str, Any]:
+    """What a shard says of one picture, in the types it must have. Raises InputError."""
+    try:
+        told = json.loads(content)
+        boxes = [[float(v) for v in o["box"]] for o in told["objects"]]
+        if any(len(box) != 4 or not math.isfinite(sum(map(abs, box))) for box in boxes):
+            raise ValueError("a box that is not four finite numbers")
+        objects = [{"name": str(o["name"]), "box": b, "difficult": bool(o["difficult"])} for o, b in zip(told["objects"], boxes)]
+        return {"id": str(told["id"]), "width": int(told["width"]), "height": int(told["height"]), "objects": objects}
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise InputError(f"{where} is spoilt ({type(error).__name__}: {one_line(error)}); write or fetch the shard again") from None

@@ -81,6 +81,20 @@ def train_batch(
     return Log((total / max(1, count)).detach(), last_output(rule.state))
 
 
+@torch.no_grad()
+def not_finite(network: nn.Module, state: Any) -> str:
+    """The first layer whose state, or the first weight or norm statistic, that holds NaN or infinity; empty where all is well. A membrane
+    that is NaN never spikes, so the loss alone does not tell."""
+    layers = getattr(state, "cells", ())
+    looked = [
+        (f"the state of cells.{i}", s) for i, c in enumerate(layers) for s in ([c] if isinstance(c, Tensor) else c or ()) if s is not None
+    ]
+    looked += [(f"the weight {name}", w) for name, w in network.named_parameters()]
+    looked += [(name, b) for name, b in network.named_buffers() if b.is_floating_point()]
+    fine = torch.stack([t.sum().isfinite() for _, t in looked]).tolist()  # the one synchronisation
+    return "" if all(fine) else looked[fine.index(False)][0]
+
+
 def last_output(state: Any) -> Tensor:
     """Mean of the last layer's output field; 0 where there is none to be found."""
     cells = getattr(state, "cells", None)

@@ -198,9 +198,10 @@ class SequenceTrainer:
     def check_and_show(self, bar: Any) -> None:
         """Comes before every save, so that a checkpoint is always good."""
         loss = float(self.meters[0]) / self.batch
-        if not math.isfinite(loss):
+        bad = "the loss" if not math.isfinite(loss) else engine.not_finite(self.network, self.rule.state)
+        if bad:
             raise InputError(
-                f"the loss is not finite in epoch {self.epoch + 1} near batch {self.batch}; the last good checkpoint is "
+                f"{bad} is not finite in epoch {self.epoch + 1} near batch {self.batch}; the last good checkpoint is "
                 f"{self.folder.last}; a lower --lr or a lower --clip usually mends it"
             )
         bar.update()

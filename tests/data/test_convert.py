@@ -153,6 +153,12 @@ def test_nothing_that_is_there_is_overwritten(collection, tmp_path):
         write_yolo(Collection(("dog", "cat"), []), tmp_path / "write_yolo", "test")
 
 
+def test_a_year_cannot_leave_the_folder(collection, tmp_path):
+    with pytest.raises(InputError, match="no path separators"):
+        write_voc(collection, tmp_path / "out", "train", "/../../../2007")
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_pictures_and_ids_that_voc_cannot_hold(collection, tmp_path):
     entry = collection.entries[0]
     Path(entry.picture).unlink()

@@ -154,6 +154,30 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
+def test_a_membrane_that_is_not_a_number_ends_the_run_though_the_loss_is_finite(tmp_path):
+    """Only spikes are read, and such a neuron has none."""
+    trainer = SequenceTrainer(config(tmp_path / "run", reads="output", readout="leaky"), quiet=True)
+    learn = trainer.learn
+
+    def learn_and_spoil(batch):
+        log = learn(batch)
+        trainer.rule.state.cells[0].u[0, 0] = float("nan")
+        return log
+
+    trainer.learn = learn_and_spoil  # type: ignore[method-assign]
+    assert "the state of cells.0 is not finite in epoch 1" in refused(trainer.fit)
+    assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+def test_a_weight_that_is_not_finite_is_named():
+    from spyolo.sequence.engine import not_finite
+
+    net = torch.nn.Linear(2, 2)
+    assert not_finite(net, None) == ""
+    net.bias.data[1] = float("inf")
+    assert not_finite(net, None) == "the weight bias"
+
+
 # --- the command line ---
 
 

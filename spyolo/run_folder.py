@@ -63,9 +63,11 @@ class RunFolder:
         self._board: Any = None
 
     def sweep(self) -> None:
-        """Remove what a kill in the middle of a write left behind (see `replace_file`)."""
-        for path in self.path.glob(".*.part"):
-            path.unlink(missing_ok=True)
+        """Remove what a kill in the middle of a write left behind: our own temporary files (see `replace_file`), and safetensors', which
+        writes a file beside the one it is given."""
+        for pattern in (".*.part", ".tmp??????"):
+            for path in self.path.glob(pattern):
+                path.unlink(missing_ok=True)
 
     @property
     def has_checkpoint(self) -> bool:

@@ -158,6 +158,31 @@ def test_a_stream_whose_state_goes_bad_stops_or_starts_anew(weights_file, tmp_pa
     assert "6 frame(s)" in (told := capsys.readouterr().out) and "started anew from rest 1 time(s)" in told
 
 
+def test_predict_by_the_fast_path_finds_the_same(weights_file, photos, tmp_path):
+    """fp32: only the order of operations differs, so the boxes are those of the plain path to a rounding."""
+    found = {}
+    for name, more in (("plain", []), ("fast", ["--fast", "fp32"]), ("settled", ["--settle", "--timesteps", "4"])):
+        options = ["--weights", weights_file, "--source", photos / "b.PNG", "--out", tmp_path / name, "--confidence", "0.05", *more]
+        assert run("predict", [str(o) for o in options]) == 0
+        found[name] = json.loads((tmp_path / name / "predictions.json").read_text())
+    assert found["plain"] and len(found["fast"]) == len(found["plain"]) and found["settled"]
+    for one, other in zip(found["plain"], found["fast"]):
+        assert one["category"] == other["category"] and other["score"] == pytest.approx(one["score"], abs=1e-3)
+        assert other["bbox"] == pytest.approx(one["bbox"], abs=0.1)
+
+
+def test_eval_by_the_fast_path_says_so_and_finds_the_same(weights_file, sample_root, tmp_path, capsys):
+    found = {}
+    for fast in ("none", "fp32", "int8"):
+        options = ["--weights", weights_file, "--data", sample_root, "--split", "2007:val", "--workers", "0", "--quiet", "--limit", "4",
+                   "--fast", fast, "--json", tmp_path / f"{fast}.json", "--save-predictions", tmp_path / "p.json"]  # fmt: skip
+        assert run("eval", [str(o) for o in options]) == 0
+        assert ("taken by the fast path at" in capsys.readouterr().err) == (fast != "none")
+        assert json.loads((tmp_path / f"{fast}.json").read_text())["protocol"]["precision_of_convolutions"] == fast
+        found[fast] = sorted(row["score"] for row in json.loads((tmp_path / "p.json").read_text()))
+    assert len(found["none"]) > 20 and found["fp32"] == pytest.approx(found["none"], abs=1e-3) and found["int8"]
+
+
 def test_nothing_seen_is_said(weights_file, photos, tmp_path, capsys):
     options = ["--weights", str(weights_file), "--source", str(photos / "a.png"), "--out", str(tmp_path), "--confidence", "1"]
     assert run("predict", options) == 0

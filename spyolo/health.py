@@ -7,7 +7,6 @@ watch. What is looked at stays on the device, one row an update, and is read bac
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from spyolo.detection import DetectorState
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
+from spyolo.neurons import first_not_finite, sum_of
 
 DEAD, SATURATED = 1e-4, 0.9  # mean firing rate of a layer over an epoch
 IN_A_ROW = 20  # batches left out one after another: no accident any more, the weights are broken
@@ -29,11 +29,6 @@ def layer_sums(state: DetectorState) -> dict[str, Tensor]:
     return sums | {f"readout {i}": sum_of(r) for i, r in enumerate(state.readouts) if r is not None}
 
 
-def sum_of(tree: Any) -> Tensor:
-    parts = [tree] if isinstance(tree, Tensor) else [x for x in tree if isinstance(x, Tensor)]
-    return torch.stack([x.detach().sum() for x in parts]).sum()
-
-
 class NotFinite(InputError):
     """A state that no stream can go on from."""
 
@@ -44,12 +39,7 @@ def check_state(state: DetectorState) -> None:
     Raises:
         NotFinite: membranes that are not finite; names the first layer.
     """
-    sums = layer_sums(state)
-    if not sums:
-        return
-    finite = torch.stack(list(sums.values())).isfinite().tolist()
-    if not all(finite):
-        where = list(sums)[finite.index(False)]
+    if where := first_not_finite(layer_sums(state)):
         raise NotFinite(f"the state of {where} is not finite: these neurons would never fire again; start anew from rest (no state)")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -99,6 +100,29 @@ def stop_on_signals(run: Stoppable) -> Iterator[None]:
     finally:
         for s, handler in before.items():
             signal.signal(s, handler)
+
+
+def check_same_run(
+    last: Path, position: Mapping[str, Any], learning: Mapping[str, Any], config: Settings, per_epoch: int, *, anew: str, fixed: str
+) -> None:
+    """Options may change on resuming, but not those that the checkpoint's contents depend on.
+
+    Args:
+        last: the checkpoint; `position` and `learning`: what it says of itself.
+        per_epoch: batches an epoch has by the config.
+        anew: what to do for another rule or optimizer; `fixed`: options that cannot change within an epoch.
+
+    Raises:
+        InputError: they have.
+    """
+    for name in ("rule", "optimizer"):
+        if learning[name] != getattr(config, name):
+            raise InputError(f"{last} is of {name} {learning[name]}; {anew}")
+    if position["batch"] and position["per_epoch"] != per_epoch:
+        raise InputError(
+            f"{last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; {fixed} can be changed between two "
+            "epochs only"
+        )
 
 
 def moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

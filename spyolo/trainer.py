@@ -34,7 +34,7 @@ from spyolo.learning import EMA, swapped
 from spyolo.neurons import norms
 from spyolo.pieces import Piece, pieces_of, this_piece
 from spyolo.run_folder import Row, RunFolder
-from spyolo.running import build_optimizer, choose_device, load_moments, moments, stop_on_signals
+from spyolo.running import build_optimizer, check_same_run, choose_device, load_moments, moments, stop_on_signals
 
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
@@ -321,7 +321,10 @@ class Trainer:
         tensors, metadata = self.peers.first_does(self.folder.load_last)
         try:
             position, history = json.loads(metadata["position"]), json.loads(metadata["history"])
-            self.check_same_run(position, json.loads(metadata["config"])["learning"])
+            check_same_run(
+                self.folder.last, position, json.loads(metadata["config"])["learning"], self.config, self.per_epoch,
+                anew="to go on with another, start a new run with --init", fixed="batch, limit and train",
+            )  # fmt: skip
             self.pieces = json.loads(metadata["notes"]).get("pieces", [])[:-1]  # the last one is this run's own
             names = self.weight_names()
             self.detector.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
@@ -348,14 +351,3 @@ class Trainer:
         except (LookupError, TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
-
-    def check_same_run(self, position: dict[str, Any], learning: dict[str, Any]) -> None:
-        """Options may change on resuming, but not those that the checkpoint's contents depend on."""
-        for name in ("rule", "optimizer"):
-            if learning[name] != getattr(self.config, name):
-                raise InputError(f"{self.folder.last} is of {name} {learning[name]}; to go on with another, start a new run with --init")
-        if position["batch"] and position["per_epoch"] != self.per_epoch:
-            raise InputError(
-                f"{self.folder.last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; batch, limit and train "
-                "can be changed between two epochs only"
-            )

@@ -11,6 +11,7 @@ from typing import Literal
 
 from spyolo.data.annotation import Annotation, Thing, write_annotation
 from spyolo.data.classes import VOC_CLASSES, scan_classes
+from spyolo.data.splits import leaves_folder
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
 from spyolo.files import write_whole
@@ -58,7 +59,7 @@ def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2
     Raises:
         InputError: the image set is there already, or an id cannot stand in one.
     """
-    if Path(f"VOC{year}").name != f"VOC{year}":
+    if leaves_folder(year):
         raise InputError(f"year {year!r} becomes part of a folder's name: no path separators")
     folder = Path(out) / "VOCdevkit" / f"VOC{year}"
     image_set = folder / "ImageSets" / "Main" / f"{name}.txt"

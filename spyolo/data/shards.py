@@ -25,6 +25,7 @@ import torch
 from spyolo.boxes import Objects
 from spyolo.data.images import read_image
 from spyolo.data.shard_fetching import ShardStore
+from spyolo.data.splits import leaves_folder
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
 from spyolo.files import one_line, read_limited, shortened, write_whole
@@ -238,7 +239,7 @@ def _read_index(path: Path) -> list[tuple[str, int, int]]:
         if tree["format"] != FORMAT:
             raise ValueError(f"format {shortened(tree['format'])}")
         rows = [(str(s["name"]), int(s["samples"]), int(s["bytes"])) for s in tree["shards"]]
-        if not rows or any(Path(name).name != name or "\0" in name or not 0 < samples < 2**40 or size < 1 for name, samples, size in rows):
+        if not rows or any(not name or leaves_folder(name) or not 0 < samples < 2**40 or size < 1 for name, samples, size in rows):
             raise ValueError("a shard without a plain name, samples or bytes")
         return rows
     except FileNotFoundError:

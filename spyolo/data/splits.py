@@ -32,7 +32,7 @@ def parse_splits(text: str) -> list[Split]:
     splits = []
     for part in text.split("+"):
         year, _, name = part.strip().rpartition(":")
-        if not name or any(_leaves_folder(word) for word in (year, name)) or ":" in year:
+        if not name or any(leaves_folder(word) for word in (year, name)) or ":" in year:
             raise InputError(
                 f"split {part.strip()!r} in {text!r} is not understood; write year:set, joined by +, such as 2007:train+2012:trainval"
             )
@@ -84,7 +84,7 @@ def read_image_set(folder: Path, name: str) -> list[str]:
         image_id = match["id"] if match else ""
         if not image_id:
             continue
-        if _leaves_folder(image_id) or len(image_id) > MOST_LETTERS:
+        if leaves_folder(image_id) or len(image_id) > MOST_LETTERS:
             raise InputError(
                 f"{path}, line {number}: {shortened(image_id)} is not an image id; ids hold no path separators, no '..' and at most "
                 f"{MOST_LETTERS} letters"
@@ -95,5 +95,6 @@ def read_image_set(folder: Path, name: str) -> list[str]:
     return list(ids)
 
 
-def _leaves_folder(word: str) -> bool:
+def leaves_folder(word: str) -> bool:
+    """Whether a word that becomes part of a path could lead out of its folder."""
     return "/" in word or "\\" in word or "\0" in word or word in (".", "..")

@@ -132,7 +132,7 @@ class Wire:
             return join(*args, **(kwargs or {}))
         if function in (torch.max_pool2d, nn.functional.max_pool2d):
             return pool(*args, **(kwargs or {}))
-        raise NotImplementedError(f"no ONNX counterpart is written for {function}; add it to spyolo/export/graph.py")
+        raise InputError(f"{function} has no ONNX counterpart here, so a network that uses it cannot be exported")
 
 
 def join(wires: Sequence[Wire], dim: int = 0) -> Wire:
@@ -143,5 +143,5 @@ def join(wires: Sequence[Wire], dim: int = 0) -> Wire:
 def pool(wire: Wire, kernel_size: int, stride: Any = None, padding: int = 0, dilation: int = 1, **flags: bool) -> Wire:
     """max_pool2d, as the networks use it."""
     if (stride or kernel_size, padding, dilation) != (kernel_size, 0, 1) or any(flags.values()):
-        raise NotImplementedError("only max pooling whose stride is its kernel is written")
+        raise InputError("a network can only be exported if the stride of its max pooling is the kernel")
     return wire.op("MaxPool", kernel_shape=[kernel_size] * 2, strides=[kernel_size] * 2)

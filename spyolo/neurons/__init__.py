@@ -9,13 +9,13 @@ from spyolo.neurons.norm import BatchRenorm2d, build_norm, frozen_statistics, no
 from spyolo.neurons.readout import READOUTS, Readout
 from spyolo.neurons.snu import SNUState, SNUUnit, snu_step
 from spyolo.neurons.stack import Stack, StackState
-from spyolo.neurons.state import detach, leaves, map_state, start
+from spyolo.neurons.state import detach, first_not_finite, leaves, map_state, start, sum_of
 from spyolo.neurons.surrogate import SURROGATES, multi_gaussian, spike
 
 __all__ = [
     "DENSE", "GATES", "READOUTS", "SURROGATES", "ALIFState", "ALIFUnit", "BatchRenorm2d", "Cell", "ConcatLinearGate", "ConvGate",
     "GRUState", "GRUUnit", "LIFState", "LIFUnit", "LSTMState", "LSTMUnit", "LTCState", "LTCUnit", "LeakyReLUUnit", "Readout", "SNUState",
     "SNUUnit", "Stack", "StackState", "StaticGate", "SumLinearGate", "alif_step", "build_gate", "build_norm", "dense_cell", "dense_ltc",
-    "detach", "frozen_statistics", "leaky_readout_step", "leaves", "lif_step", "ltc_step", "map_state", "multi_gaussian", "norms",
-    "snu_step", "spike", "start",
+    "detach", "first_not_finite", "frozen_statistics", "leaky_readout_step", "leaves", "lif_step", "ltc_step", "map_state",
+    "multi_gaussian", "norms", "snu_step", "spike", "start", "sum_of",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ Detaching, moving, batching are maps over that tree; nothing hides in a module.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import torch
@@ -44,6 +44,17 @@ def leaves(state: Any) -> Iterator[Tensor]:
     elif isinstance(state, tuple | list):
         for v in state:
             yield from leaves(v)
+
+
+def sum_of(state: Any) -> Tensor:
+    """Sum of all tensors of the tree, on the device and without graph: it is finite when all of them are."""
+    return torch.stack([x.detach().sum() for x in leaves(state)]).sum()
+
+
+def first_not_finite(sums: Mapping[str, Tensor]) -> str:
+    """Name of the first of these numbers that is NaN or infinite, read from the device in one go; empty where there is none."""
+    finite = torch.stack(list(sums.values())).isfinite().tolist() if sums else []
+    return "" if all(finite) else list(sums)[finite.index(False)]
 
 
 def start(shape: torch.Size, like: Tensor, kind: str = "zeros", seed: int = 0) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.learning import SequenceRule, split_steps
-from spyolo.neurons import norms
+from spyolo.neurons import first_not_finite, norms, sum_of
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import Objective, Tally, Truth
 
@@ -85,14 +85,9 @@ def train_batch(
 def not_finite(network: nn.Module, state: Any) -> str:
     """The first layer whose state, or the first weight or norm statistic, that holds NaN or infinity; empty where all is well. A membrane
     that is NaN never spikes, so the loss alone does not tell."""
-    layers = getattr(state, "cells", ())
-    looked = [
-        (f"the state of cells.{i}", s) for i, c in enumerate(layers) for s in ([c] if isinstance(c, Tensor) else c or ()) if s is not None
-    ]
-    looked += [(f"the weight {name}", w) for name, w in network.named_parameters()]
-    looked += [(name, b) for name, b in network.named_buffers() if b.is_floating_point()]
-    fine = torch.stack([t.sum().isfinite() for _, t in looked]).tolist()  # the one synchronisation
-    return "" if all(fine) else looked[fine.index(False)][0]
+    sums = {f"the state of cells.{i}": sum_of(cell) for i, cell in enumerate(getattr(state, "cells", ())) if cell is not None}
+    sums |= {f"the weight {name}": w.sum() for name, w in network.named_parameters()}
+    return first_not_finite(sums | {name: b.sum() for name, b in network.named_buffers() if b.is_floating_point()})
 
 
 def last_output(state: Any) -> Tensor:

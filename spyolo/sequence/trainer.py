@@ -24,7 +24,7 @@ from spyolo.files import held, write_whole
 from spyolo.learning import AuxiliaryLoss, SequenceRule, build_rule, swapped
 from spyolo.neurons import detach, leaves, map_state, norms
 from spyolo.run_folder import Layout, Row, RunFolder
-from spyolo.running import EpochOrder, build_optimizer, choose_device, load_moments, moments, stop_on_signals
+from spyolo.running import EpochOrder, build_optimizer, check_same_run, choose_device, load_moments, moments, stop_on_signals
 from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import SequenceConfig
@@ -274,7 +274,10 @@ class SequenceTrainer:
         tensors, metadata = self.folder.load_last()
         try:
             position, learning = json.loads(metadata["position"]), json.loads(metadata["config"])["learning"]
-            self.check_same_run(position, learning)
+            check_same_run(
+                self.folder.last, position, learning, self.config, self.per_epoch,
+                anew="to learn with another, start a new run", fixed="batch and limit",
+            )  # fmt: skip
             names = self.weight_names()
             self.network.load_state_dict(under("model.", tensors))
             with torch.no_grad():
@@ -306,16 +309,6 @@ class SequenceTrainer:
             _, tree = self.network(engine.as_weights(self.network, first.input(0)), None)
         values = iter([kept[str(i)].to(self.device) for i in range(len(kept))])
         self.state = map_state(lambda _: next(values), tree)
-
-    def check_same_run(self, position: dict[str, Any], learning: dict[str, Any]) -> None:
-        for name in ("rule", "optimizer"):
-            if learning[name] != getattr(self.config, name):
-                raise InputError(f"{self.folder.last} is of {name} {learning[name]}; to learn with another, start a new run")
-        if position["batch"] and position["per_epoch"] != self.per_epoch:
-            raise InputError(
-                f"{self.folder.last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; batch and limit can be "
-                "changed between two epochs only"
-            )
 
 
 def rule_for(config: SequenceConfig, network: nn.Module, objective: Objective) -> SequenceRule:

@@ -13,7 +13,7 @@ import torch
 from spyolo.cli import run
 from spyolo.data import SAMPLE_CLASSES, DetectionDataset, VOCSet, load_batches
 from spyolo.data.shard_fetching import ShardStore
-from spyolo.data.shards import ShardSet, make_shards
+from spyolo.data.shards import FORMAT, ShardSet, make_shards
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 from spyolo.shard_order import ShardOrder
@@ -128,6 +128,13 @@ def test_a_missing_or_spoiled_shard_is_told_before_training(root, tmp_path):
     (folder / "000002.tar").write_bytes((folder / "000003.tar").read_bytes().ljust(len(content), b"\0"))
     with pytest.raises(InputError, match=r"000002.tar holds 1 samples, its index says 5; write or fetch it again"):
         ShardSet(tmp_path, "train", SAMPLE_CLASSES).size(11)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../a.tar", "/a.tar", "b/a.tar", "b\\\\a.tar"])
+def test_an_index_whose_shards_are_elsewhere(tmp_path, name):
+    (tmp_path / "index.json").write_text(json.dumps({"format": FORMAT, "shards": [{"name": name, "samples": 1, "bytes": 1}]}))
+    with pytest.raises(InputError, match="a shard without a plain name"):
+        ShardSet(tmp_path.parent, tmp_path.name, SAMPLE_CLASSES)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "other"}', '{"format": "spyolo-shards-1", "shards": [{"name": "../a"}]}'])

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import signal
 import ssl
 import sys
 import tempfile
@@ -89,6 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = app_models.Models([published(), save_to], given, choose_device(args.device), runs)
     if not models.photographs:
         print("no model here was trained on photographs: the ones offered know drawn shapes only", file=sys.stderr)
+    # Service managers and `kill` end a program by SIGTERM: as with Ctrl-C, what visitors left on disk must go.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with tempfile.TemporaryDirectory(prefix="spyolo-demo-") as folder:
         page = app_page.build(models, Path(folder), save_to)
         try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import http.client
+import signal
 import ssl
 import urllib.error
 import urllib.parse
@@ -77,10 +78,11 @@ def test_with_the_password_a_script_gets_boxes(locked: Server, tmp_path: Path) -
     client.close()
 
 
-def test_ctrl_c_ends_it_and_takes_its_files_along(weights: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_kill_end_it_and_take_its_files_along(weights: Path, tmp_path: Path, number: int) -> None:
     server = Server(tmp_path / "server", "--weights", str(weights))
     assert server.address.startswith("http://127.0.0.1:") and list(server.folder.glob("spyolo-demo-*"))
-    assert server.stop() in (0, 130)
+    assert server.stop(number) in (0, 130)
     assert not list(server.folder.glob("spyolo-demo-*")) and "Traceback" not in server.log.read_text()
 
 

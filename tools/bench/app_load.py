@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -93,10 +94,10 @@ class Server:
         kept = [p for kind in ("uploads", "sessions") for p in self.folder.glob(f"spyolo-demo-*/{kind}/**/*")]
         return [str(p.relative_to(self.folder)) for p in kept if p.is_file()]
 
-    def stop(self) -> int:
-        """As Ctrl-C does."""
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Not by Ctrl-C's SIGINT unless told so: a shell lets what it starts in the background ignore that."""
         if self.process.poll() is None:
-            self.process.send_signal(2)
+            self.process.send_signal(number)
         try:
             return self.process.wait(30)
         except subprocess.TimeoutExpired:
@@ -165,6 +166,7 @@ class Visitor(threading.Thread):
         return job.result()
 
     def picture(self) -> None:
+        from app.figures import boxed
         from spyolo.data import read_image
         from spyolo.data.sample_drawing import draw_picture
         from spyolo.drawing import save_image
@@ -176,7 +178,7 @@ class Visitor(threading.Thread):
         self.report.waits.append(time.monotonic() - began)
         alone = self.alone(image)
         same = np.allclose([b["score"] for b in boxes or []], alone.scores.numpy(), atol=2e-3) if len(boxes or []) == len(alone) else False
-        mine = shown is not None and fits(read_image(shown), image)
+        mine = shown is not None and fits(read_image(shown), boxed(image, alone, self.alone.predictor.info.classes))
         if not (same and mine):
             self.report.mixed.append(f"visitor {self.number}, {path.name}: {message} {len(boxes or [])} boxes, alone {len(alone)}, {mine=}")
         path.unlink()
@@ -224,7 +226,7 @@ class Visitor(threading.Thread):
 
 
 def fits(shown: np.ndarray, image: np.ndarray) -> bool:
-    """Whether a picture with boxes is this picture: most of its pixels are, boxes and coding apart."""
+    """Whether a picture that came back is this one with its boxes: most of its pixels are, coding apart."""
     from spyolo.data.letterbox import resize
 
     small = resize(shown, image.shape[1], image.shape[0]).astype(int)

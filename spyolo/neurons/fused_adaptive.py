@@ -22,7 +22,7 @@ def adaptive_forward_kernel(
     b = keep * b + (1 - keep) * s
     v = u + torch.sigmoid(logit.to(wide)) * (current.to(wide) - u)
     fired = v - (threshold + beta * b) > 0
-    return fired.to(current.dtype), torch.where(fired, 0.0, v), b
+    return torch.where(fired, 1.0, 0.0).to(current.dtype), torch.where(fired, 0.0, v), b  # where: see `fused.forward_kernel`
 
 
 def adaptive_backward_kernel(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from spyolo.neurons.cells import Cell
@@ -23,19 +25,25 @@ class Stack(nn.Module):
     Args:
         cells: `Cell`s whose shapes fit; pooling or flattening belongs into the next cell's synapse.
         readout: a `Readout`, or any module `readout(r, state) -> (output, state)`.
+        amp: `bf16`: matrix products of the cells in bf16 by autocast; membranes, readout and weights stay as wide as they are. `none`: not.
     """
 
-    def __init__(self, cells: Sequence[Cell], readout: nn.Module) -> None:
+    def __init__(self, cells: Sequence[Cell], readout: nn.Module, amp: str = "none") -> None:
         super().__init__()
+        self.amp = amp
         self.cells: Any = nn.ModuleList(cells)
         self.readout: Any = readout
 
     def forward(self, x: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
         """x [B, ...] and the state before -> output [B, outputs] and the state after."""
         states, before = [], state.cells if state is not None else (None,) * len(self.cells)
-        for cell, s in zip(self.cells, before):
-            x, s = cell(x, s)
-            states.append(s)
+        # A context a step: autocast remembers the weights' bf16 copies until it ends, and between two steps a rule may change the weights.
+        with torch.autocast(x.device.type, torch.bfloat16) if self.amp == "bf16" else nullcontext():
+            for cell, s in zip(self.cells, before):
+                x, s = cell(x, s)
+                states.append(s)
         shown = states[-1][0] if getattr(self.readout, "reads", "output") == "membrane" else x
+        if self.amp == "bf16":
+            shown = shown.float()
         output, o = self.readout(shown, None if state is None else state.readout)
         return output, StackState(tuple(states), o)

@@ -72,6 +72,7 @@ class Learning:
     momentum: float = option(0.9, "SGD momentum, or Adam's beta1", low=0, high=0.9999)
     epochs: int = option(10, "passes over the training set", low=1)
     batch: int = option(128, "sequences a batch", low=1)
+    amp: str = option("none", "bf16: matrix products of the cells in bf16; states, readout and weights stay fp32", choices=("none", "bf16"))
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class SequenceConfig(Settings):
     def consistent(self, where: str) -> Self:
         if self.supervise == "auxiliary" and self.rule not in ("fptt", "bptt"):
             raise InputError(f"{where}: supervise auxiliary goes with fptt (or bptt in parts), not with {self.rule}")
+        if self.amp == "bf16" and (self.rule not in ("fptt", "bptt", "sltt") or self.dtype != "float32"):
+            raise InputError(f"{where}: amp bf16 goes with fptt, bptt and sltt in float32, not with {self.rule} in {self.dtype}")
         if not self.hidden and not self.conv:
             raise InputError(f"{where}: a network without layers: give hidden or conv")
         return self

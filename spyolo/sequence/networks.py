@@ -44,7 +44,7 @@ def build_network(config: SequenceConfig, task: Task) -> Stack:
         cells.append(cell)
         pools, shape, features = [], (size,), size
     readout: nn.Module = Readout(features, task.outputs, config.readout, decay=config.readout_decay, reads=config.reads)
-    network = Stack(cells, readout)
+    network = Stack(cells, readout, config.amp)
     if config.init == "xavier":
         xavier(network)
     if config.gate_bias:

@@ -96,7 +96,8 @@ def train(line: Line, seed: int, data: str, out: Path, quiet: bool) -> bool:
     words = [str(w) for key, value in options.items() for w in (f"--{key.replace('_', '-')}", value)]
     run = folder(out, line.name, seed)
     words += ["--data", data, "--seed", str(seed), "--out", str(run), "--continue", *["--quiet"] * quiet]
-    return subprocess.run([sys.executable, str(ROOT / "tools" / "train.py"), *words], check=False).returncode == 0 and result(run) is not None
+    done = subprocess.run([sys.executable, str(ROOT / "tools" / "train.py"), *words], check=False)
+    return done.returncode == 0 and result(run) is not None
 
 
 def result(run: Path) -> Result | None:

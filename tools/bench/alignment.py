@@ -106,7 +106,7 @@ def figure(table: dict[str, list[float]], timesteps: int) -> Figure:
         for j, value in enumerate(values):
             axes.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if value < 0.7 else "black", fontsize=9)
     axes.set_yticks(range(len(table)), list(table))
-    axes.set_xticks(range(6), [f"{n}\n{when}" for when in ("first weights", "trained") for n in ("layer 1", "layer 2", "readout")])
+    axes.set_xticks(range(6), [f"{n}\n{when}" for when in ("at first", "trained") for n in ("layer 1", "layer 2", "readout")])
     axes.axvline(2.5, color="white", linewidth=3)
     axes.set_title(f"cosine to the gradient of BPTT, T = {timesteps}")
     made.colorbar(image)

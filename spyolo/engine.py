@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +17,7 @@ from spyolo.detection import DetectionLoss, DetectorState, LossParts, SpikingYOL
 from spyolo.distributed import ALONE, Peers
 from spyolo.health import Watch
 from spyolo.learning import Rule
-from spyolo.neurons import detach, frozen_statistics, norms
+from spyolo.neurons import autocast, detach, frozen_statistics, norms
 from spyolo.shares import cut_batch
 
 
@@ -43,11 +42,6 @@ class StepLog:
     classes: Tensor
     rate: Tensor  # mean firing rate over layers
     rates: dict[str, Tensor]  # firing rate of each layer; none in the ANN twin
-
-
-def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
-    """bf16 autocast where asked for; states, losses and weights stay fp32."""
-    return torch.autocast(device.type, torch.bfloat16) if amp == "bf16" else nullcontext()
 
 
 def part_loss(

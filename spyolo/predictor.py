@@ -14,9 +14,10 @@ from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import Letterbox, letterbox, read_image
 from spyolo.data.letterbox import FILL
 from spyolo.detection import DetectorState, SpikingYOLO, fuse, postprocess, settled
-from spyolo.engine import autocast, in_picture
+from spyolo.engine import in_picture
 from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
+from spyolo.neurons import autocast
 
 
 class Predictor:

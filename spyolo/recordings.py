@@ -14,7 +14,8 @@ from spyolo.data import DetectionDataset, load_batches
 from spyolo.data.events_clips import EventPlayback
 from spyolo.detection import DetectorState, SpikingYOLO, postprocess
 from spyolo.distributed import ALONE, Peers
-from spyolo.engine import autocast, gathered, in_picture
+from spyolo.engine import gathered, in_picture
+from spyolo.neurons import autocast
 
 
 def detect(

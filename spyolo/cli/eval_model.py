@@ -183,7 +183,7 @@ def latencies(detector: SpikingYOLO, size: int, steps: int, device: torch.device
     """Milliseconds from a picture on the device to the head's output after every step: one picture at a time, median of some passes."""
     import torch
 
-    from spyolo.engine import autocast
+    from spyolo.neurons import autocast
 
     picture = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
     passes: list[list[float]] = []

@@ -6,6 +6,7 @@ from spyolo.neurons.gates import GATES, ConcatLinearGate, ConvGate, StaticGate, 
 from spyolo.neurons.lif import ALIFState, LIFState, alif_step, leaky_readout_step, lif_step
 from spyolo.neurons.ltc import LTCState, ltc_step
 from spyolo.neurons.norm import BatchRenorm2d, build_norm, frozen_statistics, norms
+from spyolo.neurons.precision import autocast
 from spyolo.neurons.readout import READOUTS, Readout
 from spyolo.neurons.snu import SNUState, SNUUnit, snu_step
 from spyolo.neurons.stack import Stack, StackState
@@ -14,8 +15,8 @@ from spyolo.neurons.surrogate import SURROGATES, multi_gaussian, spike
 
 __all__ = [
     "DENSE", "GATES", "READOUTS", "SURROGATES", "ALIFState", "ALIFUnit", "BatchRenorm2d", "Cell", "ConcatLinearGate", "ConvGate",
-    "GRUState", "GRUUnit", "LIFState", "LIFUnit", "LSTMState", "LSTMUnit", "LTCState", "LTCUnit", "LeakyReLUUnit", "Readout", "SNUState",
-    "SNUUnit", "Stack", "StackState", "StaticGate", "SumLinearGate", "alif_step", "build_gate", "build_norm", "dense_cell", "dense_ltc",
-    "detach", "first_not_finite", "frozen_statistics", "leaky_readout_step", "leaves", "lif_step", "ltc_step", "map_state",
-    "multi_gaussian", "norms", "snu_step", "spike", "start", "sum_of",
+    "GRUState", "GRUUnit", "LIFState", "LIFUnit", "LSTMState", "LSTMUnit", "LTCState", "LTCUnit", "LeakyReLUUnit", "Readout",
+    "SNUState", "SNUUnit", "Stack", "StackState", "StaticGate", "SumLinearGate", "alif_step", "autocast", "build_gate", "build_norm",
+    "dense_cell", "dense_ltc", "detach", "first_not_finite", "frozen_statistics", "leaky_readout_step", "leaves", "lif_step",
+    "ltc_step", "map_state", "multi_gaussian", "norms", "snu_step", "spike", "start", "sum_of",
 ]  # fmt: skip

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from spyolo.neurons.cells import Cell
+from spyolo.neurons.precision import autocast
 
 
 class StackState(NamedTuple):
@@ -37,8 +36,7 @@ class Stack(nn.Module):
     def forward(self, x: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
         """x [B, ...] and the state before -> output [B, outputs] and the state after."""
         states, before = [], state.cells if state is not None else (None,) * len(self.cells)
-        # A context a step: autocast remembers the weights' bf16 copies until it ends, and between two steps a rule may change the weights.
-        with torch.autocast(x.device.type, torch.bfloat16) if self.amp == "bf16" else nullcontext():
+        with autocast(x.device, self.amp):  # a context a step: between two steps a rule may change the weights
             for cell, s in zip(self.cells, before):
                 x, s = cell(x, s)
                 states.append(s)

@@ -23,8 +23,8 @@ from torch import Tensor
 
 from spyolo.detection import build_detector
 from spyolo.detection.fast import fold, fuse
-from spyolo.engine import autocast
 from spyolo.memory import keep_freed_memory
+from spyolo.neurons import autocast
 
 Row = tuple[str, str, float, Callable[[int], Any]]  # name, dtype of its products, GMAC a step, run for T steps
 

@@ -2,7 +2,7 @@
 """Ablations of the training recipe on a reduced setting of PASCAL VOC: one change a line, each with several seeds, beside the base.
 
     tools/bench/recipe.py --data DIR                                 all lines -> runs/recipe/recipe.md, recipe.csv, recipe.png
-    tools/bench/recipe.py --data DIR --only base,bptt --seeds 0,1    some of them
+    tools/bench/recipe.py --data DIR --only base,BPTT --seeds 0,1    some of them
     tools/bench/recipe.py --data DIR --table                         what is there so far, as table and figure
 
 The setting: people in VOC2007 train (all of its photographs), 96 pixels, `spyv4_lite` of half the width, T = 2, six epochs from scratch,
@@ -44,7 +44,7 @@ class Line(NamedTuple):
 LINES = [
     Line("base", "", {}),
     Line("BPTT", "rule", {"rule": "bptt"}),
-    Line("FPTT-K, K = 1", "rule", {"parts": 1}),
+    Line("one update", "rule", {"parts": 1}),
     Line("alpha 0.5", "rule", {"alpha": 0.5}),
     Line("alpha 0.01", "rule", {"alpha": 0.01}),
     Line("LIF", "neuron", {"kind": "lif"}),
@@ -57,7 +57,6 @@ LINES = [
     Line("T = 4", "steps", {"timesteps": 4}),
     Line("readout last", "readout", {"readout": "last"}),
     Line("readout mean", "readout", {"readout": "mean"}),
-    Line("readout leaky", "readout", {"readout": "leaky"}),
     Line("renormalised", "norm", {"norm": "renorm"}),
     Line("not recalibrated", "norm", {"recalibrate": 0}),
     Line("W", "weights kept", {"weights_of": "w"}),

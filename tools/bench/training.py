@@ -28,6 +28,7 @@ from spyolo.boxes import Objects
 from spyolo.config import Config
 from spyolo.learning.fptt import clip_
 from spyolo.memory import keep_freed_memory
+from spyolo.neurons import autocast
 from spyolo.running import build_optimizer
 
 
@@ -75,7 +76,7 @@ class PlainStep:
         for _ in range(self.steps):
             targets = self.loss.assign(self.detector, self.objects, size)
             self.rule.optimizer.zero_grad()
-            with engine.autocast(self.images.device, self.amp):
+            with autocast(self.images.device, self.amp):
                 logits, state = self.plain.step(self.images, state)
             self.loss(self.detector, logits, targets).total.backward()
             state = {k: v.detach() for k, v in state.items()}

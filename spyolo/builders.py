@@ -100,8 +100,8 @@ def epoch_order(config: Config, voc: Any, count: int, epoch: int, first: int = 0
 
 
 def validation_set(config: Config, limit: int = 0) -> Any:
-    """The pictures measured on, letterboxed; only the first `limit` (or the config's `val_limit`) where it is not 0. Recordings, whole."""
-    voc = open_set(config, config.val, limit or config.val_limit)
+    """The pictures measured on, letterboxed; only the first `limit` and `val_limit` of them, where these are not 0. Recordings, whole."""
+    voc = open_set(config, config.val, min((n for n in (limit, config.val_limit) if n), default=0))
     return EventPlayback(voc, config.size) if isinstance(voc, EventSet) else DetectionDataset(voc, config.size, "eval")
 
 

@@ -110,7 +110,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class Run:
     out: str = option("runs/train", "run folder")
-    seed: int = option(0, "seed of weights, order and augmentation", low=0)
+    seed: int = option(0, "seed of weights, order and augmentation", low=0, high=2**32 - 1)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
     init: str = option("", "weights file to start from: its tensors that fit (a warm start)")
     save_seconds: float = option(60.0, "seconds between checkpoints inside an epoch", low=0)
@@ -149,6 +149,8 @@ class Config(Settings):
             raise InputError(f"{where}: shards are not cached decoded; cache must be none, got {self.cache}")
         if self.in_channels is not None and self.in_channels != self.channels:
             raise InputError(f"{where}: in_channels must be {self.channels} with source {self.source}, got {self.in_channels}")
+        if self.lanes > 1 and self.limit:
+            raise InputError(f"{where}: lanes ({self.lanes}) deal out whole shards; with limit ({self.limit}) there are none, so lanes must be 1")
         if self.sync_norm and self.norm != "batch":
             raise InputError(f"{where}: sync_norm goes with norm batch, not with {self.norm}")
         if self.rate_low > self.rate_high:

@@ -17,7 +17,7 @@ from spyolo.detection import DetectionLoss, DetectorState, LossParts, SpikingYOL
 from spyolo.distributed import ALONE, Peers
 from spyolo.health import Watch
 from spyolo.learning import Rule
-from spyolo.neurons import autocast, detach, frozen_statistics, norms
+from spyolo.neurons import autocast, detach, fresh_statistics, frozen_statistics, norms
 from spyolo.shares import cut_batch
 
 
@@ -127,11 +127,18 @@ def train_batch(
         for piece, state in zip(pieces, states):
             piece.state = state
         total += value * steps
+    return log_of(detector, total / sum(plan), terms, states, share)
+
+
+def log_of(
+    detector: SpikingYOLO, loss: Tensor, terms: Sequence[LossParts], states: Sequence[DetectorState], share: float
+) -> StepLog:  # fmt: skip
+    """The log of a batch's last step: terms and states of each piece, which is `share` of the batch."""
     box, objectness, classes = (torch.stack(t).detach().sum() for t in zip(*terms))
     fired = [firing_rates(detach(state)) for state in states] if detector.spiking else [{}]
     rates = {name: torch.stack([f[name] for f in fired]).sum() * share for name in fired[0]}
-    rate = torch.stack(list(rates.values())).mean() if rates else torch.zeros_like(total)
-    return StepLog(total / sum(plan), box, objectness, classes, rate, rates)
+    rate = torch.stack(list(rates.values())).mean() if rates else torch.zeros_like(loss)
+    return StepLog(loss, box, objectness, classes, rate, rates)
 
 
 def train_one_epoch(
@@ -232,18 +239,9 @@ def recalibrate(detector: SpikingYOLO, batches: Iterable[Any], timesteps: int, *
 
     Averaged weights have none of their own, and those of W belong to weights that moved while they were gathered.
     """
-    was_training = detector.training
-    found = norms(detector)
-    momenta = [m.momentum for m in found]
-    for m in found:
-        m.reset_running_stats()
-        m.momentum = None  # cumulative mean
-    detector.train()
-    for batch in batches:
-        images, state = batch.images.to(device), None
-        for step in range(timesteps):
-            with autocast(device, amp):
-                _, state = detector(images if images.dim() == 4 else images[step], state)
-    for m, momentum in zip(found, momenta):
-        m.momentum = momentum
-    detector.train(was_training)
+    with fresh_statistics(detector):
+        for batch in batches:
+            images, state = batch.images.to(device), None
+            for step in range(timesteps):
+                with autocast(device, amp):
+                    _, state = detector(images if images.dim() == 4 else images[step], state)

@@ -37,6 +37,15 @@ def this_piece(config: Config, before: list[Piece], *, epochs: float, seconds: f
     return {"from": start} | {name: getattr(config, name) for name in FROM_CONFIG} | done
 
 
+def repeats(config: Config, pieces: list[Piece]) -> list[int]:
+    """Which of `pieces`, counted from 1, were shown the same crops in the same order as this run will be.
+
+    Order and augmentation are functions of seed, epoch and picture, and a network knows them again after one epoch (docs/recipe.md).
+    """
+    same = {name: getattr(config, name) for name in ("seed", "size", "augment")}
+    return [i for i, piece in enumerate(pieces, 1) if same.items() <= piece.items()]
+
+
 def origin(pieces: list[Piece]) -> str:
     """`scratch`, or `ANN-initialised` where weights of another detector (the twin) came first, or `unknown`."""
     detectors = {str(piece["detector"]) for piece in pieces}

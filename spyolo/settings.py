@@ -112,7 +112,8 @@ def checked(value: Any, f: dataclasses.Field[Any], kind: Any, where: str) -> Any
 
 
 def limits(low: float | None, high: float | None) -> str:
-    return f"at least {low:g}" if high is None else f"at most {high:g}" if low is None else f"between {low:g} and {high:g}"
+    least, most = (f"{n:g}" if isinstance(n, float) else str(n) for n in (low, high))
+    return f"at least {least}" if high is None else f"at most {most}" if low is None else f"between {least} and {most}"
 
 
 def type_name(kind: Any) -> str:

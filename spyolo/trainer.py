@@ -32,7 +32,7 @@ from spyolo.files import held, write_whole
 from spyolo.health import Watch, counts, told
 from spyolo.learning import EMA, swapped
 from spyolo.neurons import norms
-from spyolo.pieces import Piece, pieces_of, this_piece
+from spyolo.pieces import Piece, pieces_of, repeats, this_piece
 from spyolo.run_folder import Row, RunFolder
 from spyolo.running import build_optimizer, check_same_run, choose_device, load_moments, moments, stop_on_signals
 
@@ -74,6 +74,10 @@ class Trainer:
         self.untouched = initialise(self.detector, config.init) if self.warm else []
         peers.copy_first_(list(self.detector.state_dict().values()))
         self.pieces: list[Piece] = pieces_of(config.init) if self.warm else []
+        if (again := repeats(config, self.pieces)) and peers.first:
+            named = f"piece{'s' * (len(again) > 1)} {', '.join(map(str, again))}"
+            why = f"{named} of {config.init} had seed {config.seed} too: the same crops in the same order; another --seed brings new ones"
+            warnings.warn(why, stacklevel=2)
         self.loss = builders.loss(config)
         self.optimizer = build_optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)
@@ -110,8 +114,17 @@ class Trainer:
                 if self.batch < self.per_epoch:
                     break
                 self.end_epoch()
+            if self.epoch >= self.config.epochs and not self.stopping:
+                self.end_early()
         self.folder.close()
         return self.epoch >= self.config.epochs
+
+    def end_early(self) -> None:
+        """Resumed with fewer epochs than it was meant to have, a run may end at one that was not evaluated: evaluate it now."""
+        if "voc10_ap50" not in self.history[-1]:
+            self.history[-1] |= self.scores()
+            self.write_history()
+            self.save()
 
     def take_folder(self, stack: ExitStack) -> None:
         """Hold the run folder until the stack is closed, and write the config into it."""
@@ -158,19 +171,15 @@ class Trainer:
         means = (self.of_all(self.meters).sum(0) / learned).tolist()
         rates = {name: float(self.of_all(total).sum()) / learned for name, total in self.rates.items()}
         self.epoch, self.batch = self.epoch + 1, 0
-        updates = self.epoch * self.per_epoch * len(self.plan)
-        row: Row = {"epoch": self.epoch, "updates": updates, "lr": self.optimizer.param_groups[0]["lr"], **dict(zip(METERS, means))}
+        row: Row = {"epoch": self.epoch, "updates": self.ema.updates, "lr": self.optimizer.param_groups[0]["lr"]}
+        row |= dict(zip(METERS, means))
         row |= {"seconds": self.seconds, "skipped": self.skipped, **counts(rates)}
         if self.epoch % self.config.eval_every == 0 or self.epoch == self.config.epochs:
-            metrics = self.evaluate()
-            row |= {k: metrics[k] for k in ("voc10_ap50", "voc07_ap50", "voc10_ap50_95") if metrics[k] is not None}
+            row |= self.scores()
         self.history.append(row)
         self.meters.zero_()
         self.rates, self.skipped, self.seconds = {}, 0, 0.0
-        if self.peers.first:
-            self.folder.write_log(self.history)
-            self.folder.board(self.history)
-            self.folder.plot(self.history)
+        self.write_history()
         self.save()  # last: killed before it, the epoch's end is done again and writes the same; killed after it, nothing is missing
         if not self.quiet:
             scores = f"  mAP@0.5 {row['voc10_ap50']:.3f}" if "voc10_ap50" in row else ""
@@ -179,6 +188,18 @@ class Trainer:
             tqdm.write(f"epoch {self.epoch:>3}  loss {row['loss']:.3f}{rate}  {row['seconds']:.0f} s{scores}{left_out}")
         if self.peers.first and (unwell := told(rates)):
             tqdm.write(f"epoch {self.epoch:>3}  {unwell}")
+
+    def write_history(self) -> None:
+        """The log, its events for TensorBoard, and its curves."""
+        if self.peers.first:
+            self.folder.write_log(self.history)
+            self.folder.board(self.history)
+            self.folder.plot(self.history)
+
+    def scores(self) -> Row:
+        """An evaluation's entries of the log."""
+        metrics = self.evaluate()
+        return {k: metrics[k] for k in ("voc10_ap50", "voc07_ap50", "voc10_ap50_95") if metrics[k] is not None}
 
     def evaluate(self) -> dict[str, Any]:
         """Measure the chosen weights, with norm statistics of their own; keep them as best.safetensors if they are."""

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,16 @@ def test_an_epoch_is_evaluated_when_due_and_the_last_always(tiny_config):
     config = tiny_config(**SHORT | {"epochs": 3, "eval_every": 2, "timesteps": 1})
     Trainer(config, quiet=True).fit()
     assert [row["voc10_ap50"] != "" for row in rows(config.out)] == [False, True, True]
+
+
+def test_a_run_that_is_cut_short_is_evaluated_where_it_ends(tiny_config):
+    config = tiny_config(**SHORT | {"epochs": 3})
+    trainer = Trainer(config, quiet=True)
+    end = trainer.end_epoch
+    trainer.end_epoch = lambda: (end(), setattr(trainer, "stopping", True))  # type: ignore[method-assign]
+    assert not trainer.fit() and not trainer.folder.best.exists()
+    assert Trainer(config.updated({"epochs": 1}), resume=True, quiet=True).fit()
+    assert trainer.folder.best.exists() and rows(config.out)[-1]["voc10_ap50"] != ""
 
 
 def test_the_log_holds_the_means_of_each_epoch(tiny_config, monkeypatch):
@@ -504,6 +515,18 @@ def test_a_warm_start_is_a_start_from_those_weights(tiny_config, tmp_path):
         assert all(torch.equal(a, w) for a, w in zip(averages, trainer.rule.weights))
     assert f"warm start from {config.init}: " in describe_start(trainer)
     assert not trainer.optimizer.state_dict()["state"]
+
+
+def test_a_warm_start_on_the_crops_of_an_earlier_piece_is_told(tiny_config, tmp_path):
+    first = Trainer(tiny_config(**SHORT, seed=3), quiet=True)
+    assert first.fit()
+    again = tiny_config(**SHORT, seed=3).updated({"init": str(first.folder.best), "out": str(tmp_path / "again")})
+    with pytest.warns(UserWarning, match=r"piece 1 of .* had seed 3 too: the same crops in the same order; another --seed"):
+        Trainer(again, quiet=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Trainer(again.updated({"seed": 4}), quiet=True)
+        Trainer(again.updated({"size": 96}), quiet=True)
 
 
 def test_a_warm_start_from_another_class_count_is_refused(tiny_config, tmp_path):

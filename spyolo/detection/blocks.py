@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from spyolo.detection.pooling import spike_pool
 from spyolo.neurons import Cell, LeakyReLUUnit, LTCUnit, build_gate, build_norm
+from spyolo.neurons.gates import CONV_GATES
 from spyolo.neurons.surrogate import SURROGATES
 
 CellStates = dict[str, Any]  # name of a cell -> its state
@@ -39,6 +40,8 @@ class Units:
             return LeakyReLUUnit()
         if self.kind not in ("ltc", "lif"):
             raise ValueError(f"unit must be ltc, lif or relu; got {self.kind!r}")
+        if self.gate not in CONV_GATES:
+            raise ValueError(f"gate must be one of {', '.join(CONV_GATES)}; got {self.gate!r}")
         if self.surrogate not in SURROGATES:
             raise ValueError(f"surrogate must be one of {', '.join(SURROGATES)}; got {self.surrogate!r}")
         gate = build_gate("static" if self.kind == "lif" else self.gate, channels, self.norm)

@@ -159,6 +159,12 @@ class FusedLTC(torch.autograd.Function):
         return *gradients, *(None,) * (6 - len(gradients))
 
 
+def check_shapes(current: Tensor, state: LTCState | None) -> None:
+    """Here, not in a kernel: what fails there counts as a compiler that is not to be had."""
+    if state is not None and state.u.shape != current.shape:
+        raise ValueError(f"the state is of shape {list(state.u.shape)}, the current of {list(current.shape)}: start from rest")
+
+
 def fused_ltc_step(
     current: Tensor, logit: Tensor, state: LTCState | None, *, threshold: float, detach_reset: bool, surrogate: Surrogate
 ) -> LTCState:
@@ -168,7 +174,11 @@ def fused_ltc_step(
         current: synaptic input [B, ...].
         logit: the gate's output, broadcastable to `current`.
         state: state after the step before; None: all membranes are at zero.
+
+    Raises:
+        ValueError: a state of another shape than the current.
     """
+    check_shapes(current, state)
     if not is_dense(current):
         current = current.contiguous()
     u = None if state is None else state.u

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from spyolo.neurons.fused import KERNELS, Compiling, flat, is_dense
+from spyolo.neurons.fused import KERNELS, Compiling, check_shapes, flat, is_dense
 from spyolo.neurons.ltc import LTCState
 from spyolo.neurons.surrogate import Surrogate
 
@@ -92,7 +92,11 @@ def fused_adaptive_step(
         current: synaptic input [B, ...].
         logit, logit_adp: what the gates of membrane and adaptation say, broadcastable to `current`.
         state: state after the step before, with an adaptation.
+
+    Raises:
+        ValueError: a state without adaptation, or of another shape than the current.
     """
+    check_shapes(current, state)
     if not is_dense(current):
         current = current.contiguous()
     if state.b is None:

@@ -61,11 +61,17 @@ class StaticGate(nn.Module):
         return self.logit.view(-1, *(1,) * (current.dim() - 2))
 
 
-GATES = ("conv", "depthwise", "pointwise", "static", "concat_linear", "sum_linear")
+CONV_GATES = ("conv", "depthwise", "pointwise", "static")  # of maps [B, C, H, W]
+DENSE_GATES = ("concat_linear", "sum_linear", "static")  # of vectors [B, n]
+GATES = tuple(dict.fromkeys(CONV_GATES + DENSE_GATES))
 
 
 def build_gate(kind: str, channels: int, norm: str = "batch") -> nn.Module:
-    """A gate by name, see `GATES`; `norm` matters to the convolutional ones only."""
+    """A gate by name; `norm` matters to the convolutional ones only.
+
+    Raises:
+        ValueError: a name that is neither in `CONV_GATES` nor in `DENSE_GATES`.
+    """
     if kind == "conv":
         return ConvGate(channels, norm=norm)
     if kind == "depthwise":

@@ -69,3 +69,20 @@ def frozen_statistics(module: nn.Module) -> Iterator[None]:
             m.momentum = momentum
             if count is not None and m.num_batches_tracked is not None:
                 m.num_batches_tracked.copy_(count)
+
+
+@contextmanager
+def fresh_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, `module` is in training mode and its norms gather their running statistics anew, as plain means over what they are shown."""
+    found, was_training = norms(module), module.training
+    momenta = [m.momentum for m in found]
+    for m in found:
+        m.reset_running_stats()
+        m.momentum = None  # cumulative mean
+    module.train()
+    try:
+        yield
+    finally:
+        for m, momentum in zip(found, momenta):
+            m.momentum = momentum
+        module.train(was_training)

@@ -77,6 +77,11 @@ def test_upsampling_acts_on_the_current():
     assert not torch.equal(state.u[..., ::2, ::2], state.u[..., 1::2, 1::2])  # their gates see different neighbours
 
 
+def test_a_gate_of_dense_layers_is_refused_at_once():
+    with pytest.raises(ValueError, match="gate must be one of conv, depthwise, pointwise, static; got 'sum_linear'"):
+        Units(gate="sum_linear").build(4)
+
+
 @pytest.mark.parametrize("channels, width, expected", [(32, 1.0, 32), (64, 0.5, 32), (32, 0.25, 16), (64, 0.375, 24), (64, 1.25, 80)])
 def test_widths_are_multiples_of_eight(channels: int, width: float, expected: int):
     assert scaled(channels, width) == expected

@@ -122,6 +122,14 @@ def test_the_unit_is_the_same_either_way():
     assert ran[True].s.count_nonzero() > 0
 
 
+def test_a_state_of_another_batch_is_refused_and_costs_no_compiler(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Compiling, "enabled", True)
+    unit = LTCUnit(build_gate("static", 4))
+    with pytest.raises(ValueError, match=r"state is of shape \[2, 4, 3, 3\], the current of \[3, 4, 3, 3\]"):
+        unit(torch.zeros(3, 4, 3, 3), unit.initial_state(torch.zeros(2, 4, 3, 3)))
+    assert Compiling.enabled
+
+
 def test_without_a_compiler_it_warns_once_and_goes_on(monkeypatch: pytest.MonkeyPatch):
     def no_compiler(*inputs: object) -> None:
         raise RuntimeError("no C++ compiler found")

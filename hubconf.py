@@ -16,32 +16,37 @@ from typing import Any
 dependencies = ["torch", "torchvision", "numpy", "PIL", "cv2", "safetensors", "yaml", "albumentations"]
 
 
-def _detector(name: str, pretrained: Any, num_classes: int, options: dict[str, Any]) -> Any:
+def _detector(name: str, pretrained: Any, num_classes: int | None, options: dict[str, Any]) -> Any:
     import spyolo
     from spyolo.errors import InputError
     from spyolo.features import published
 
     if not pretrained:
-        return spyolo.build_detector(name, num_classes, **options)
+        return spyolo.build_detector(name, 20 if num_classes is None else num_classes, **options)
     if options:
         raise InputError(f"{', '.join(options)}: a weights file says these itself; give them, or pretrained, not both")
     detector, info = spyolo.load(published(name) if pretrained is True else pretrained)
     if info.spec.name != name:
         raise InputError(f"{pretrained}: weights of {info.spec.name}, not of {name}")
+    if num_classes not in (None, info.spec.num_classes):
+        raise InputError(f"{pretrained}: weights of {info.spec.num_classes} classes, not of {num_classes}; leave num_classes out")
     return detector
 
 
-def spyv4_lite(pretrained: Any = None, num_classes: int = 20, **options: Any) -> Any:
-    """Our default detector. `pretrained`: a name of the manifest, a path, or True; else untrained, with `build_detector`'s options."""
+def spyv4_lite(pretrained: Any = None, num_classes: int | None = None, **options: Any) -> Any:
+    """Our default detector. `pretrained`: a name of the manifest, a path, or True (the published ones), with the classes the file says.
+
+    Else untrained, of `num_classes` (20) and `build_detector`'s options.
+    """
     return _detector("spyv4_lite", pretrained, num_classes, options)
 
 
-def spyv4(pretrained: Any = None, num_classes: int = 20, **options: Any) -> Any:
+def spyv4(pretrained: Any = None, num_classes: int | None = None, **options: Any) -> Any:
     """The paper's detector; arguments as for `spyv4_lite`."""
     return _detector("spyv4", pretrained, num_classes, options)
 
 
-def yolov4_tiny(pretrained: Any = None, num_classes: int = 20, **options: Any) -> Any:
+def yolov4_tiny(pretrained: Any = None, num_classes: int | None = None, **options: Any) -> Any:
     """The ANN twin; arguments as for `spyv4_lite`."""
     return _detector("yolov4_tiny", pretrained, num_classes, options)
 

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 
 from spyolo.boxes import Detections
-from spyolo.data import letterbox
 from spyolo.detection import firing_rates
 from spyolo.engine import autocast, in_picture
 from spyolo.evaluation.energy import EnergyMeter, energy_table
@@ -46,7 +45,7 @@ class Trace:
 @torch.inference_mode()
 def watch(model: Model, predictor: Predictor, image: np.ndarray) -> Sight:
     """Show a picture for the predictor's T steps, counting operations and keeping spike maps."""
-    canvas, place = letterbox(image, predictor.size)
+    canvas, place = predictor.fitted(image)
     pixels = predictor.tensor(canvas)
     steps, maps, rates = [], dict[str, list[np.ndarray]](), dict[str, list[float]]()
     with model.lock, EnergyMeter(model.detector) as meter, autocast(predictor.device, predictor.amp):
@@ -62,7 +61,7 @@ def watch(model: Model, predictor: Predictor, image: np.ndarray) -> Sight:
 @torch.inference_mode()
 def trace(model: Model, predictor: Predictor, image: np.ndarray, layer: str, x: float, y: float) -> Trace:
     """Membrane potentials of the liveliest channels of `layer` under picture pixel (x, y), over TRACE_STEPS steps from rest."""
-    canvas, place = letterbox(image, predictor.size)
+    canvas, place = predictor.fitted(image)
     u, spikes = [], []
     with model.lock, autocast(predictor.device, predictor.amp):
         for _, state in model.detector.run(predictor.tensor(canvas), TRACE_STEPS):

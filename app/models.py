@@ -88,8 +88,8 @@ class Models:
 
     Args:
         folders: searched for *.safetensors, again at every look, so that a file saved meanwhile appears; the first ones win ties.
-        given: files named on the command line, offered first in their order; one that is not ours is an error.
-        found: further files, which like those in `folders` are left out if they are not ours.
+        given: files named on the command line, offered first in their order; one that is not ours, or not for pictures, is an error.
+        found: further files, which like those in `folders` are left out if they are not ours, or not for pictures.
 
     Raises:
         InputError: nothing to offer, or a file given that is not ours.
@@ -140,10 +140,6 @@ class Models:
         """Whether any offer was trained on photographs."""
         return any(not knows_drawn(offer.info) for offer in self.offers())
 
-    def name_of(self, path: Path) -> str:
-        """The name under which a file is offered."""
-        return next(offer.name for offer in self.offers() if offer.path == path)
-
     def load(self, name: str | None) -> Model:
         """Raises InputError for a name that is not offered, or a file that is gone or broken."""
         for offer in self.offers():
@@ -156,6 +152,7 @@ class Models:
             key = stamp(path)
             if key not in self._loaded:
                 detector, info = load_detector(path)
+                takes_pictures(info, path)
                 self._loaded[key] = Model(name, detector.to(self.device), info, self.device)
                 while len(self._loaded) > KEPT:
                     self._loaded.popitem(last=False)
@@ -188,15 +185,22 @@ def read_head(path: Path) -> WeightsInfo:
     """A weights file's description, without its tensors.
 
     Raises:
-        InputError: no such file, or not ours.
+        InputError: no such file, not ours, or not for pictures.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return info_from_metadata(file.metadata() or {}, path)
+            return takes_pictures(info_from_metadata(file.metadata() or {}, path), path)
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a whole safetensors file ({error})") from error
+
+
+def takes_pictures(info: WeightsInfo, path: Path) -> WeightsInfo:
+    """The description as it is. Raises InputError where the detector takes something else than pictures."""
+    if info.spec.in_channels != 3:
+        raise InputError(f"{path}: takes {info.spec.in_channels} channels (an event camera has 2); the page shows pictures, which have 3")
+    return info
 
 
 def short(path: Path, taken: set[str]) -> str:

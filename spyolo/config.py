@@ -150,7 +150,7 @@ class Config(Settings):
         if self.in_channels is not None and self.in_channels != self.channels:
             raise InputError(f"{where}: in_channels must be {self.channels} with source {self.source}, got {self.in_channels}")
         if self.lanes > 1 and self.limit:
-            raise InputError(f"{where}: lanes ({self.lanes}) deal out whole shards; with limit ({self.limit}) there are none, so lanes must be 1")
+            raise InputError(f"{where}: lanes ({self.lanes}) deal out whole shards; with limit ({self.limit}), lanes must be 1")
         if self.sync_norm and self.norm != "batch":
             raise InputError(f"{where}: sync_norm goes with norm batch, not with {self.norm}")
         if self.rate_low > self.rate_high:

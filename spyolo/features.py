@@ -285,7 +285,7 @@ def published(name: str) -> str:
         InputError: there are none.
     """
     known = read_manifest()
-    fitting = [entry.name for entry in known.values() if entry.config.get("detector") == name]
+    fitting = [entry.name for entry in known.values() if entry.config.get("name") == name]
     if not fitting:
         raise InputError(f"no published weights of {name}; there are {', '.join(sorted(known)) or 'none at all'}")
     return fitting[0]

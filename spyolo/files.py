@@ -102,6 +102,25 @@ def held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def make_folder(path: str | Path) -> Path:
+    """Make a folder and those above it; one that is there stays as it is.
+
+    Raises:
+        InputError: it cannot be made, or a file has its name.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"folder {shortened(str(path))} cannot be made ({error.strerror or error}); name another one") from None
+    return path
+
+
+def user_cache_folder() -> Path:
+    """Where a user's caches belong (XDG): never in the repository."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spyolo"
+
+
 def read_limited(path: str | Path, most: int) -> bytes:
     """A file's bytes, of which no sound file of its kind has more than `most`.
 

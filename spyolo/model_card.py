@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spyolo.weights import Entry
@@ -19,13 +19,15 @@ def card(entry: Entry) -> str:
         f"`{c['name']}`, width {c['width']:g}, {c['parameters']:,} parameters, {len(entry.classes)} classes, "
         f"input {c['size']} x {c['size']}, T = {c['timesteps']}; {c['dtype']}, sha256 `{entry.sha256}`.", "",
         f"Trained on {training.get('pictures', 'an unknown number of')} pictures of `{training.get('train', 'unknown')}`; "
-        f"weights: {training['origin']}.", "",
+        f"{origin(training)}.", "",
         f"    tools/eval.py --weights {entry.name} --data DEVKIT --split {p['split']} --timesteps 1..{m['anytime'][-1]['timesteps']}", "",
         f"Measured on {p['pictures']:,} pictures of `{p['split']}`, {p['input']}, confidence floor {p['confidence_floor']}, NMS "
         f"{p['nms_iou']}, at most {p['max_detections']} boxes a picture, convolutions in "
         f"{'fp32' if precision == 'none' else precision}. {p.get('note', '')}".rstrip(), "",
         *anytime(m["anytime"]), "",
     ]  # fmt: skip
+    if any(row.get("latency_ms") is not None for row in m["anytime"]):
+        lines += [timed_on(p), ""]
     if entry.energy.get("ann_twin_mj"):
         lines += [f"Energy at 45 nm fp32 prices (docs/energy.md); the ANN twin of this shape: {entry.energy['ann_twin_mj']:.2f} mJ.", ""]
     if "per_class" in m:
@@ -33,6 +35,21 @@ def card(entry: Entry) -> str:
         lines += [f"VOC10+ AP50 by class: {names}.", ""]
     lines += ["## Pieces of training", "", *table(PIECE_COLUMNS, entry.training["pieces"])]
     return "\n".join(lines) + "\n"
+
+
+def origin(training: Mapping[str, Any]) -> str:
+    """Where the weights come from, and which of the run's they are (its `weights_of`: `w`, `average` or `ema`)."""
+    known = {"scratch": "from scratch", "unknown": "from an unknown start"}
+    which = f"; the weights are the run's `{training['weights_of']}`" if training.get("weights_of") else ""
+    return known.get(training["origin"], training["origin"]) + which
+
+
+def timed_on(protocol: Mapping[str, Any]) -> str:
+    """What the times were taken on; entries of before it was recorded know the device alone."""
+    p, which = protocol, "not recorded which"
+    if all(p.get(key) for key in ("processor", "threads", "torch")):
+        which = f"{p['processor']}, {p['threads']} thread(s), PyTorch {p['torch']}"
+    return f"Times: one picture at a time, median of several passes; on {p['device']}: {which}."
 
 
 def anytime(rows: Sequence[dict[str, Any]]) -> list[str]:

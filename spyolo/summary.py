@@ -71,7 +71,8 @@ def finish(trainer: Trainer) -> str:
     truth = {name: dataset.voc.objects(i) for i, name in enumerate(dataset.voc.ids)}
     protocol = {
         "split": c.val, "pictures": len(truth), "timesteps": info.timesteps, "size": c.size, "confidence_floor": c.confidence,
-        "nms_iou": c.nms_iou, "weights": str(folder.best), "weights_of": c.weights_of, "seed": c.seed,
+        "nms_iou": c.nms_iou, "max_detections": c.max_detections, "precision_of_convolutions": c.amp, "device": trainer.device.type,
+        "weights": str(folder.best), "weights_of": c.weights_of, "seed": c.seed,
     }  # fmt: skip
     metrics = evaluate_detections(truth, found, trainer.classes, protocol=protocol)
     metrics["timesteps"] = info.timesteps
@@ -102,12 +103,13 @@ def table(metrics: dict[str, Any], spiking: bool) -> str:
     lines += [f"{'mAP@0.5':<{wide}}{shown(metrics['voc10_ap50'])}   (VOC10+ area; VOC07 11-point {shown(metrics['voc07_ap50'])})"]
     lines += [f"{'mAP 50:95':<{wide}}{shown(metrics['voc10_ap50_95'])}   (VOC10+ area)"]
     energy, steps = metrics["energy"], metrics["timesteps"]
+    priced = f"energy a {metrics['priced']}, over the first {energy['pictures']}"
     if spiking:
         lines += [f"firing rate {metrics['firing_rate']:.3f} over {steps} steps"]
         parts = f"{energy['synaptic_mj']:.3f} mJ synaptic only, {energy['total_mj']:.3f} mJ everything"
-        lines += [f"energy a {metrics['priced']}: {parts}; ANN twin {energy['ann_twin_mj']:.3f} mJ (45 nm, fp32; docs/energy.md)"]
+        lines += [f"{priced}: {parts}; ANN twin {energy['ann_twin_mj']:.3f} mJ (45 nm, fp32; docs/energy.md)"]
     else:
-        lines += [f"energy a {metrics['priced']}: {energy['total_mj']:.3f} mJ (every operand a real number)"]
+        lines += [f"{priced}: {energy['total_mj']:.3f} mJ (every operand a real number)"]
     return "\n".join(lines)
 
 

@@ -240,6 +240,34 @@ def test_predict_needs_weights_and_a_source(capsys):
     assert "the following arguments are required: --weights, --source" in bad(capsys, "predict")
 
 
+# --- tools for data ---
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("make_sample", ["--pictures", "5"]),
+        ("make_shards", ["--data", "DATA", "--split", "2007:val", "--classes", "sample"]),
+        *(("convert", ["--from", "voc", "--to", to, "--data", "DATA", "--split", "2007:val", *more])
+          for to in ("voc", "coco", "yolo") for more in ([], ["--pictures", "none"])),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("out", ["FILE", "FILE/below", "LONG"])
+def test_a_folder_that_cannot_be_made_is_told(sample_root, tmp_path, capsys, command, options, out):
+    (tmp_path / "file").write_text("mine")
+    places = {"DATA": sample_root, "FILE": tmp_path / "file", "FILE/below": tmp_path / "file" / "x", "LONG": tmp_path / ("x" * 300)}
+    assert "cannot be made (" in bad(capsys, command, *(places.get(word, word) for word in options), "--out", places[out])
+    assert [p.name for p in tmp_path.iterdir()] == ["file"] and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+@pytest.mark.parametrize(("command", "options"), [("make_sample", ["--out", "OUT"]), ("anchors", ["--data", "DATA"])])
+def test_seeds_have_limits(sample_root, tmp_path, capsys, command, options, seed):
+    places = {"DATA": sample_root, "OUT": tmp_path / "out"}
+    told = bad(capsys, command, *(places.get(word, word) for word in options), "--seed", seed)
+    assert told == f"error: --seed must be between 0 and 4294967295, got {seed}\n" and not (tmp_path / "out").exists()
+
+
 # --- train ---
 
 

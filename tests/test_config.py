@@ -92,7 +92,7 @@ WRONG = {
     "size: 100": "size must be a multiple of 32, got 100",
     "{timesteps: 3, parts: 4}": r"parts \(4\) cannot exceed timesteps \(3\)",
     "seed: 20261126151500": "seed must be between 0 and 4294967295, got 20261126151500",
-    "{source: shards, lanes: 2, limit: 9}": r"lanes \(2\) deal out whole shards; with limit \(9\)",
+    "{source: shards, lanes: 2, limit: 9}": r"lanes \(2\) deal out whole shards; with limit \(9\), lanes must be 1",
     "anchors: [1, 2, 3]": "anchors needs six pairs of positive sides",
     "anchors: [0, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]": "anchors needs six pairs of positive sides",
     "scale: [2, 1]": "scale needs two numbers, the lower first",

@@ -32,7 +32,7 @@ from spyolo.files import write_whole
 from spyolo.learning import BPTT, FPTT
 from spyolo.neurons import norms
 from spyolo.run_folder import RunFolder
-from spyolo.running import EpochOrder
+from spyolo.running import EpochOrder, holds_this_run
 from spyolo.scaling import Batch as CostOfBatch
 from spyolo.scaling import Network, allreduce_seconds, batch_seconds, efficiency
 from spyolo.trainer import Trainer
@@ -387,11 +387,11 @@ def test_a_process_killed_in_the_middle_of_an_epoch_costs_nothing(tiny_config, t
 
 def test_continuing_takes_up_this_run_and_no_other(tiny_config):
     config = tiny_config(epochs=1)
-    assert not train.holds_this_run(config)
+    assert not holds_this_run(config)
     write_whole(Path(config.out) / "config.yaml", config.to_yaml())
-    assert train.holds_this_run(config.updated({"workers": 3, "max_minutes": 5}))
+    assert holds_this_run(config.updated({"workers": 3, "max_minutes": 5}))
     with pytest.raises(InputError, match=r"already holds another run \(lr 0.001, not 0.1, epochs 1, not 2\); --resume it, or give another"):
-        train.holds_this_run(config.updated({"epochs": 2, "lr": 0.1}))
+        holds_this_run(config.updated({"epochs": 2, "lr": 0.1}))
     with pytest.raises(InputError, match="--resume RUN goes on with a run that is there, --continue also starts one; give one of them"):
         train.main(["--resume", config.out, "--continue"])
 

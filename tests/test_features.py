@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,15 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import spyolo
-from spyolo.checkpoint import WeightsInfo, save_weights
+from spyolo.checkpoint import WeightsInfo, load_detector, save_weights
+from spyolo.cli.publish import KEPT, entry_of
 from spyolo.detection import build_detector
 from spyolo.errors import InputError
 from spyolo.features import LAYERS, SpikingBackbone, carry_state, with_fpn
+from spyolo.features import published as published_name
 from spyolo.learning import FPTT
 from spyolo.neurons import norms
-from spyolo.weights import Entry, sha256_of, write_manifest
+from spyolo.weights import Entry, read_manifest, write_manifest
 
 NARROW = {"width": 0.1, "threshold": 0.3}
 AS_IT_IS: dict[str, Any] = {"min_size": 64, "max_size": 64, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}
@@ -238,14 +241,21 @@ def test_carry_state_needs_one_backbone():
         carry_state(body(), steps=0)
 
 
+def entry(path: Path, detector: nn.Module) -> Entry:
+    """As `publish` writes it; its figures mean nothing."""
+    info = WeightsInfo(detector.spec, ("a", "b", "c"), 64, 4)
+    rows = [dict.fromkeys(("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "latency_ms")) | {"timesteps": t} for t in (4, 5)]
+    metrics = {"protocol": dict.fromkeys(KEPT), "anytime": rows}
+    return entry_of(Namespace(name=path.stem, dtype="fp32", note=""), path, detector, info, rows[0], metrics)
+
+
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of published weights with one detector, `tiny`."""
     torch.manual_seed(1)
     detector = build_detector("spyv4_lite", 3, **NARROW)
     save_weights(tmp_path / "tiny.safetensors", detector, WeightsInfo(detector.spec, ("a", "b", "c"), 64, 4))
-    sha = sha256_of(tmp_path / "tiny.safetensors")
-    write_manifest({"tiny": Entry("tiny", "tiny.safetensors", sha, {"detector": "spyv4_lite"}, ("a", "b", "c"), {}, {}, {})}, tmp_path)
+    write_manifest({"tiny": entry(tmp_path / "tiny.safetensors", detector)}, tmp_path)
     monkeypatch.setenv("SPYOLO_WEIGHTS", str(tmp_path))
     return tmp_path
 
@@ -256,6 +266,17 @@ def test_pretrained_by_name(published: Path, pretrained: Any):
     detector, _ = spyolo.load("tiny")
     assert made.timesteps == 4 and made.spec == detector.spec
     assert torch.equal(made.body.conv3.synapse.conv.weight, detector.backbone.conv3.synapse.conv.weight)
+
+
+@pytest.mark.parametrize("name", ["spyv4", "spyv4_lite", "yolov4_tiny"])
+def test_true_finds_what_this_repository_has_published(name: str):
+    """Under the names that its own manifest has."""
+    known = [entry.name for entry in read_manifest().values() if load_detector(entry.name)[1].spec.name == name]
+    if known:
+        assert published_name(name) == known[0]
+    else:
+        with pytest.raises(InputError, match=f"no published weights of {name}"):
+            published_name(name)
 
 
 def test_pretrained_that_does_not_fit_is_told(published: Path):

@@ -11,13 +11,30 @@ from pathlib import Path
 import pytest
 
 from spyolo.errors import InputError
-from spyolo.files import replace_file, write_whole
+from spyolo.files import make_folder, replace_file, user_cache_folder, write_whole
 
 
 def test_text_and_bytes_are_written_and_folders_made(tmp_path):
     assert write_whole(tmp_path / "a" / "b.txt", "été\n").read_bytes() == "été\n".encode()
     assert write_whole(tmp_path / "a" / "b.txt", b"\x00").read_bytes() == b"\x00"
     assert [p.name for p in (tmp_path / "a").iterdir()] == ["b.txt"]
+
+
+def test_folders_are_made_or_told_about(tmp_path):
+    assert make_folder(tmp_path / "a" / "b").is_dir() and make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    reasons = {tmp_path / "file": "File exists", tmp_path / "file" / "x": "Not a directory", tmp_path / ("x" * 300): "too long"}
+    for path, why in reasons.items():
+        with pytest.raises(InputError, match=rf"^folder .* cannot be made \(.*{why}\); name another one$"):
+            make_folder(path)
+
+
+def test_caches_are_where_a_user_keeps_them(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache_folder() == tmp_path / "spyolo"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert user_cache_folder() == tmp_path / ".cache" / "spyolo"
 
 
 def test_others_may_read_what_is_written(tmp_path):

@@ -34,6 +34,7 @@ def test_detectors_backbone_and_predictor(weights_file: Path):
     detector = load("spyv4", num_classes=4, width=0.1)
     assert isinstance(detector, SpikingYOLO) and detector.spec.num_classes == 4
     assert not load("spyv4_lite", pretrained=str(weights_file)).training
+    assert load("spyv4", width=0.1).spec.num_classes == 20
     assert isinstance(load("backbone", "spyv4_lite", (2, 3), width=0.1), SpikingBackbone)
     assert isinstance(load("predictor", str(weights_file), confidence=0.4), Predictor)
 
@@ -50,3 +51,9 @@ def test_unknown_names_are_told(weights_file: Path, tmp_path: Path, monkeypatch:
         load("spyv4", pretrained=str(weights_file))
     with pytest.raises(InputError, match="width: a weights file says these itself"):
         load("spyv4_lite", pretrained=str(weights_file), width=1.0)
+
+
+def test_classes_are_those_of_the_file(weights_file: Path):
+    assert load("spyv4_lite", pretrained=str(weights_file), num_classes=5).spec.num_classes == 5
+    with pytest.raises(InputError, match="weights of 5 classes, not of 20; leave num_classes out"):
+        load("spyv4_lite", pretrained=str(weights_file), num_classes=20)

@@ -12,7 +12,7 @@ from event_files import make_recordings
 
 from spyolo import engine, recordings
 from spyolo.boxes import Objects
-from spyolo.checkpoint import load_detector
+from spyolo.checkpoint import WeightsInfo, load_detector, save_weights
 from spyolo.cli import run
 from spyolo.data.events_clips import EventClips, EventPlayback, collate_clips
 from spyolo.data.events_set import EventSet
@@ -153,6 +153,19 @@ def test_a_run_on_recordings_and_what_takes_its_weights(trained, root, tmp_path,
     assert len(seen) == 4 and all((d.boxes >= 0).all() for d in seen)
     with pytest.raises(InputError, match=r"takes event frames, \[H, W, 2\]; got an array of shape \[48, 64, 3\]"):
         predictor.predict(np.zeros((48, 64, 3), np.uint8))
+
+
+def test_the_time_of_a_window_is_measured_and_there_is_no_stream_score(root, tmp_path, capsys):
+    """Of a detector with two channels."""
+    detector = tiny()
+    save_weights(tmp_path / "events.safetensors", detector, WeightsInfo(detector.spec, ("car", "pedestrian"), size=64, timesteps=4))
+    options = ["--weights", str(tmp_path / "events.safetensors"), "--data", str(root), "--split", "val", "--quiet"]
+    assert run("eval", [*options, "--workers", "0", "--json", str(tmp_path / "m.json"), "--latency", "--energy-pictures", "0"]) == 0
+    assert json.loads((tmp_path / "m.json").read_text())["anytime"][0]["latency_ms"] > 0
+    capsys.readouterr()
+    assert run("eval", [*options, "--stream"]) == 2
+    told = capsys.readouterr().err
+    assert "takes 2 channels (an event camera has 2); --stream makes its video of pictures" in told and told.count("\n") == 1
 
 
 def test_a_run_on_recordings_resumes_to_the_bit(trained, tiny_config):

@@ -86,6 +86,7 @@ def test_the_sdist_carries_sources_tests_and_docs(built):
     with tarfile.open(built[".gz"]) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {"pyproject.toml", "LICENSE", "README.md", "Makefile", "tests/test_supply.py", "docs/training.md", "tools/train.py"} <= names
+    assert {".ci/run", ".ci/supply.py", ".ci/requirements.lock"} <= names  # tests above need them
 
 
 class Installed:

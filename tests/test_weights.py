@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import spyolo
 from spyolo.checkpoint import load_detector, load_tensors, save_tensors
 from spyolo.cli import publish
 from spyolo.errors import InputError
+from spyolo.model_card import card
 from spyolo.pieces import origin, pieces_of
 from spyolo.predictor import Predictor
 from spyolo.trainer import Trainer
@@ -80,8 +82,24 @@ def test_eval_by_name_repeats_the_published_figures(mine: Path, sample_root: Pat
 
 
 def test_the_card_tells_the_figures(mine: Path) -> None:
-    card, entry = (mine / "tiny.md").read_text(), read_manifest()["tiny"]
-    assert entry.sha256 in card and "drawn pictures" in card and f"{100 * entry.metrics['voc10_ap50']:.2f}" in card
+    told, entry = (mine / "tiny.md").read_text(), read_manifest()["tiny"]
+    assert entry.sha256 in told and "drawn pictures" in told and f"{100 * entry.metrics['voc10_ap50']:.2f}" in told
+
+
+def test_the_card_tells_what_times_were_taken_on_and_which_weights_they_are(mine: Path) -> None:
+    entry = read_manifest()["tiny"]
+    known = {"processor": "Abacus 9", "threads": 2, "torch": "2.14.0"}
+    training = entry.training | {"origin": "scratch", "weights_of": "ema"}
+    told = card(replace(entry, protocol=entry.protocol | known, training=training))
+    assert "on cpu: Abacus 9, 2 thread(s), PyTorch 2.14.0." in told
+    assert "`2007:train`; from scratch; the weights are the run's `ema`." in told.replace("`unknown`", "`2007:train`")
+
+
+def test_cards_of_before_the_machine_was_recorded_are_still_written() -> None:
+    for entry in read_manifest().values():
+        protocol = {k: v for k, v in entry.protocol.items() if k not in ("processor", "threads", "torch")}
+        told = card(replace(entry, protocol=protocol))
+        assert entry.sha256 in told and f"on {protocol['device']}: not recorded which" in told
 
 
 @pytest.mark.parametrize("name", ["tiny", "PATH"])

@@ -41,6 +41,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"--seed must be between 0 and {2**32 - 1}, got {args.seed}")
     if args.count < 1 or args.size < 1:
         raise InputError("--count and --size must be at least 1")
     usual = parse_anchors(args.compare)

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spyolo.cli.eval_stream import add_stream_options, stream_score
+from spyolo.cli.eval_stream import add_stream_options, check_stream, stream_score
 from spyolo.cli.options import Parser
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
@@ -128,12 +128,9 @@ def checked(args: argparse.Namespace) -> None:
             raise InputError(f"--{name} must be at least {low}, got {value}")
     if args.predictions and (args.timesteps or args.limit or args.size or args.recalibrate or args.latency):
         raise InputError("--timesteps, --limit, --size, --recalibrate and --latency need a detector: --weights, not --predictions")
-    if args.stream and not args.weights:
-        raise InputError("--stream needs a detector: --weights")
-    if args.stream and not (args.timesteps or "1").isdigit():
-        raise InputError("--stream takes one number as --timesteps: the steps of its fresh mode")
-    if args.stream_clips < 1:
-        raise InputError(f"--stream-clips must be at least 1, got {args.stream_clips}")
+    if args.size is not None and (args.size < 32 or args.size % 32):
+        raise InputError(f"--size must be a multiple of 32, got {args.size}")
+    check_stream(args, parser().get_default)
     if args.predictions and args.compare:
         raise InputError("--compare goes with --weights")
     args.other = compared_with(args.compare) if args.compare else None

@@ -16,6 +16,7 @@ from spyolo.data.events_clips import EventClips, EventPlayback
 from spyolo.data.events_set import EventSet
 from spyolo.errors import InputError
 from spyolo.evaluation.tables import DetectionTable
+from spyolo.machine import machine
 
 if TYPE_CHECKING:
     import torch
@@ -78,8 +79,6 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     if args.limit:
         voc = limited(voc, args.limit)
     size = args.size or info.size
-    if size % 32 or size < 32:
-        raise InputError(f"--size must be a multiple of 32, got {size}")
     if size != info.size:
         notes.append(f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}")
     device = choose_device(args.device, peers)
@@ -147,13 +146,13 @@ def floor_of(args: argparse.Namespace) -> float:
 
 
 def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: torch.device) -> dict[str, Any]:
-    """What the figures depend on and only we know."""
+    """What the figures depend on and only we know; with --latency also the machine, on which times depend."""
     return {
         "split": args.split, "data": args.data, "weights": args.weights, "weights_of": args.weights_of, "detector": info.spec.name,
         "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), "nms_iou": args.nms,
         "max_detections": args.max_detections, "recalibrated_on": args.recalibrate,
         "precision_of_convolutions": args.amp if args.fast == "none" else args.fast,
-        "device": device.type,
+        "device": device.type, **(machine(device) if args.latency else {}),
     }  # fmt: skip
 
 
@@ -185,7 +184,8 @@ def latencies(detector: SpikingYOLO, size: int, steps: int, device: torch.device
 
     from spyolo.neurons import autocast
 
-    picture = torch.randint(0, 256, (1, 3, size, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
+    shape = 1, detector.spec.in_channels, size, size
+    picture = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).to(device)
     passes: list[list[float]] = []
     with torch.inference_mode(), autocast(device, amp):
         for _ in range(TIMED_PASSES + 1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +11,13 @@ from typing import TYPE_CHECKING, Any
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
-
     from spyolo.detection import SpikingYOLO
+
+STREAM_ONLY = ("stream_clips", "twin")
+NOT_OF_STREAM = (
+    "at_confidence", "coco_backend", "allow_duplicates", "recalibrate", "limit", "amp", "fast", "batch", "workers", "energy_pictures",
+    "latency", "compare", "report", "save_predictions", "voc_text",
+)  # fmt: skip
 
 
 def add_stream_options(group: Any) -> None:
@@ -19,6 +25,33 @@ def add_stream_options(group: Any) -> None:
     group.add_argument("--stream", action="store_true", help="score on pseudo-video made from the split instead: pans, zooms, cuts")
     group.add_argument("--stream-clips", type=int, default=16, metavar="N", help="clips of 3 shots of 8 frames [%(default)s]")
     group.add_argument("--twin", metavar="FILE", help="weights of the ANN twin, run frame by frame beside the detector")
+
+
+def check_stream(args: argparse.Namespace, default_of: Callable[[str], Any]) -> None:
+    """See that the options given are those that the score asked for reads; `default_of`: of an option by its name.
+
+    Raises:
+        InputError: names what does not go with --stream, or what needs it.
+    """
+    names = NOT_OF_STREAM if args.stream else STREAM_ONLY
+    given = ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != default_of(name))
+    if given:
+        raise InputError(f"{given}: " + ("the stream score does not read that; leave it out" if args.stream else "goes with --stream"))
+    if not args.stream:
+        return
+    if not args.weights:
+        raise InputError("--stream needs a detector: --weights")
+    if args.timesteps is not None and not (args.timesteps.isdecimal() and 1 <= int(args.timesteps) <= 1024):
+        raise InputError(f"--stream takes one number from 1 to 1024 as --timesteps, the steps of its fresh mode; got {args.timesteps!r}")
+    if args.stream_clips < 1:
+        raise InputError(f"--stream-clips must be at least 1, got {args.stream_clips}")
+
+
+def check_pictures(detector: SpikingYOLO, path: str) -> None:
+    """Raises InputError where a detector takes something else than pictures."""
+    if detector.spec.in_channels != 3:
+        takes = f"takes {detector.spec.in_channels} channels (an event camera has 2)"
+        raise InputError(f"{path}: {takes}; --stream makes its video of pictures, which have 3; leave --stream out")
 
 
 def stream_score(args: argparse.Namespace) -> int:
@@ -31,6 +64,7 @@ def stream_score(args: argparse.Namespace) -> int:
     from spyolo.running import choose_device
 
     detector, info = load_detector(args.weights, weights=args.weights_of)
+    check_pictures(detector, args.weights)
     voc, _ = open_set(args, info.classes)
     device, size = choose_device(args.device), args.size or info.size
     steps = int(args.timesteps or info.timesteps)
@@ -42,6 +76,7 @@ def stream_score(args: argparse.Namespace) -> int:
         twin, other = load_detector(args.twin)
         if twin.spiking or other.classes != info.classes:
             raise InputError(f"{args.twin}: --twin needs weights of yolov4_tiny with the same classes")
+        check_pictures(twin, args.twin)
         modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), args))
     video = PseudoVideo(voc, size=size, clips=args.stream_clips)
     result = run_stream(video, modes, info.classes, device=device, progress=not args.quiet)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 DTYPES = ("bf16", "fp16", "fp32")
 KEPT = (  # of the protocol: all but paths of this machine
     "split", "pictures", "input", "confidence_floor", "nms_iou", "max_detections", "precision_of_convolutions", "device", "coco_backend",
+    "processor", "threads", "torch",
 )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
-"""The training presets on tensors with torchvision.transforms.v2: on a GPU, or where albumentations is not installed.
+"""The presets of augment.py with torchvision.transforms.v2, on tensors.
 
-The same settings and the same order of steps as augment.py; the pixels differ (another resampling, another order of colour steps).
+`finish_numpy` takes albumentations' place in our loader where that is not installed. `apply_train` and `apply_eval` are the whole presets,
+for a loader of your own whose pictures are tensors, on any device: nothing in spyolo calls them (its loader works on the CPU), a test
+holds them to augment.py. The same settings and order of steps; the pixels differ (another resampling, another order of colour steps).
 """
 
 from __future__ import annotations

@@ -13,11 +13,6 @@ from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
 
 
-def default_cache_folder() -> Path:
-    """Where a user's caches belong (XDG): never in the repository."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spyolo"
-
-
 class PictureCache:
     """Pictures at fixed sizes, filled as they are first asked for.
 

@@ -15,7 +15,7 @@ from spyolo.data.annotation import Thing
 from spyolo.data.convert import Collection, Entry, Pictures, place_picture, plain, same_ids_refused
 from spyolo.data.problems import Problems
 from spyolo.errors import InputError
-from spyolo.files import one_line, read_limited, shortened, write_whole
+from spyolo.files import make_folder, one_line, read_limited, shortened, write_whole
 
 MOST_BYTES = 4 << 30
 
@@ -24,9 +24,9 @@ def write_coco(collection: Collection, out: str | Path, name: str, pictures: Pic
     """Write <out>/annotations/instances_<name>.json, and the pictures into <out>/<name>. Returns the JSON's path.
 
     Raises:
-        InputError: the file is there already.
+        InputError: the file is there already, or `out` cannot be written to.
     """
-    path = Path(out) / "annotations" / f"instances_{name}.json"
+    path = make_folder(out) / "annotations" / f"instances_{name}.json"
     if path.exists():
         raise InputError(f"{path} exists; give another --out or --name")
     category = {label: number for number, label in enumerate(collection.classes, 1)}

@@ -14,7 +14,7 @@ from spyolo.data.classes import VOC_CLASSES, scan_classes
 from spyolo.data.splits import leaves_folder
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
-from spyolo.files import write_whole
+from spyolo.files import make_folder, replace_file, write_whole
 
 Pictures = Literal["copy", "link", "none"]
 PICTURES = ("copy", "link", "none")
@@ -57,11 +57,11 @@ def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2
     """Write <out>/VOCdevkit/VOC<year> and its image set <name>; further sets may go into the same folder. Returns the image set's path.
 
     Raises:
-        InputError: the image set is there already, or an id cannot stand in one.
+        InputError: the image set is there already, an id cannot stand in one, or `out` cannot be written to.
     """
     if leaves_folder(year):
         raise InputError(f"year {year!r} becomes part of a folder's name: no path separators")
-    folder = Path(out) / "VOCdevkit" / f"VOC{year}"
+    folder = make_folder(out) / "VOCdevkit" / f"VOC{year}"
     image_set = folder / "ImageSets" / "Main" / f"{name}.txt"
     if image_set.exists():
         raise InputError(f"{image_set} exists; give another --out or --name")
@@ -79,7 +79,7 @@ def place_picture(entry: Entry, folder: Path, pictures: Pictures) -> str:
     """Copy or link the picture into `folder` under its id; returns its file name there.
 
     Raises:
-        InputError: there is no picture, or another one has that name.
+        InputError: there is no picture, another one has that name, or it cannot be written.
     """
     target = folder / f"{entry.image_id}{entry.picture.suffix or '.jpg'}"
     if pictures == "none":
@@ -90,11 +90,14 @@ def place_picture(entry: Entry, folder: Path, pictures: Pictures) -> str:
         if target.stat().st_size != entry.picture.stat().st_size:
             raise InputError(f"{target} is another picture than {entry.picture}; give another --out")
         return target.name
-    folder.mkdir(parents=True, exist_ok=True)
-    if pictures == "link":
+    make_folder(folder)
+    if pictures == "copy":
+        replace_file(target, lambda temporary: shutil.copyfile(entry.picture, temporary))
+        return target.name
+    try:
         target.symlink_to(entry.picture.resolve())
-    else:
-        shutil.copyfile(entry.picture, target)
+    except OSError as error:  # file systems without links
+        raise InputError(f"{target} cannot be made a link ({error.strerror or error}); --pictures copy copies") from None
     return target.name
 
 

@@ -13,13 +13,14 @@ from torch.utils.data import Dataset
 
 from spyolo.boxes import Objects
 from spyolo.data.augment import PRESETS, Picture, apply_eval, apply_train
-from spyolo.data.cache import PictureCache, default_cache_folder
+from spyolo.data.cache import PictureCache
 from spyolo.data.letterbox import FILL, Letterbox, resize
 from spyolo.data.placement import AugmentSettings
 from spyolo.data.problems import DataWarning
 from spyolo.data.shards import ShardSet
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
+from spyolo.files import user_cache_folder
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class DetectionDataset(Dataset[Sample]):
         if cache != "none" and isinstance(voc, ShardSet):
             raise InputError("shards are not cached decoded; cache must be none")
         if cache != "none" and isinstance(voc, VOCSet):
-            folder = Path(cache_folder or default_cache_folder()) if cache == "disk" else None
+            folder = Path(cache_folder or user_cache_folder()) if cache == "disk" else None
             self._cache = PictureCache(voc, [self._kept_size(i) for i in range(len(voc))], folder)
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from spyolo.data.annotation import write_annotation
 from spyolo.data.sample_drawing import SAMPLE_CLASSES, draw_picture
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
-from spyolo.files import write_whole
+from spyolo.files import make_folder, write_whole
 
 DRAWING = 3  # raise when the pictures change, so that older folders are drawn again
 HELD_OUT = 5  # every fifth picture goes into `val`
@@ -28,7 +28,7 @@ def make_sample(out: str | Path, pictures: int = 400, seed: int = 0, progress: b
     is drawn anew.
 
     Raises:
-        InputError: fewer than 5 pictures asked for, or a VOC2007 folder that this function did not make.
+        InputError: fewer than 5 pictures asked for, a VOC2007 folder that this function did not make, or one that cannot be made.
     """
     if pictures < HELD_OUT:
         raise InputError(f"{pictures} pictures are too few; ask for {HELD_OUT} or more, so that one is held out")
@@ -37,12 +37,13 @@ def make_sample(out: str | Path, pictures: int = 400, seed: int = 0, progress: b
     told = {"made_by": "spyolo make_sample", "drawing": DRAWING, "pictures": pictures, "seed": seed}
     if _complete(folder, stamp, told):
         return Path(out)
+    make_folder(folder.parent)
     if folder.exists():
         if not stamp.exists():
             raise InputError(f"{folder} exists and is no sample set; give another --out, so that nothing of yours is overwritten")
         shutil.rmtree(folder)
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
+        make_folder(folder / name)
     write_whole(stamp, json.dumps({**told, "files": None}).encode())  # marks an unfinished set as ours
     present = {
         f"{k + 1:06d}": _write_picture(folder, f"{k + 1:06d}", np.random.default_rng([seed, k]))

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from spyolo.errors import InputError
-from spyolo.files import replace_file
+from spyolo.files import replace_file, user_cache_folder
 
 KEPT = 64  # fetched shards on this machine; at 100 MB each, 6.4 GB
 
@@ -29,8 +29,7 @@ class ShardStore:
         if source and "{}" not in source:
             raise InputError(f"{source!r} does not say where a shard's name goes: write {{}} there, as in https://host/train/{{}}")
         self.source, self.kept = source, kept
-        default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spyolo" / "shards"
-        self.folder = Path(folder or default) / hashlib.sha256(source.encode()).hexdigest()[:12]
+        self.folder = Path(folder or user_cache_folder() / "shards") / hashlib.sha256(source.encode()).hexdigest()[:12]
 
     def check(self, shards: Iterable[tuple[Path, int]]) -> None:
         """See that shards are there, where they are not fetched.

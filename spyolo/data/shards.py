@@ -28,7 +28,7 @@ from spyolo.data.shard_fetching import ShardStore
 from spyolo.data.splits import leaves_folder
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
-from spyolo.files import one_line, read_limited, shortened, write_whole
+from spyolo.files import make_folder, one_line, read_limited, shortened, write_whole
 
 FORMAT = "spyolo-shards-1"
 INDEX, DESCRIPTION, PICTURE = 2**28, 2**24, 2**28  # bytes at most
@@ -39,16 +39,15 @@ def make_shards(voc: VOCSet, out: str | Path, per_shard: int = 500) -> list[Path
     """Write a set as shards: the pictures' own bytes, never decoded. The index comes last, so what has one is whole.
 
     Raises:
-        InputError: webdataset is not installed, a shard is there already, a picture cannot be read.
+        InputError: webdataset is not installed, the folder cannot be made or holds something, a picture cannot be read.
     """
     try:
         from webdataset import TarWriter
     except ImportError as error:
         raise InputError("webdataset is not installed: pip install 'spyolo[shards]'") from error
-    out = Path(out)
-    if out.exists() and any(out.iterdir()):
+    out = make_folder(out)
+    if any(out.iterdir()):
         raise InputError(f"{out} is not empty; give another folder")
-    out.mkdir(parents=True, exist_ok=True)
     written, rows = [], []
     for first in range(0, len(voc), per_shard):
         path = out / f"{first // per_shard:06d}.tar"

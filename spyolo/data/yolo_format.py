@@ -20,7 +20,7 @@ from spyolo.data.images import image_size
 from spyolo.data.problems import Problems
 from spyolo.data.voc import SUFFIXES
 from spyolo.errors import InputError
-from spyolo.files import one_line, read_limited, write_whole
+from spyolo.files import make_folder, one_line, read_limited, write_whole
 
 MOST_BYTES, MOST_NAMES = 16 << 20, 100_000
 
@@ -29,11 +29,11 @@ def write_yolo(collection: Collection, out: str | Path, name: str, pictures: Pic
     """Write <out>/labels/<name>/ID.txt, the pictures into <out>/images/<name>, and <out>/data.yaml. Returns the latter's path.
 
     Raises:
-        InputError: the label folder is there already, or data.yaml names other classes.
+        InputError: the label folder is there already, data.yaml names other classes, or `out` cannot be written to.
     """
     if name in ("path", "names", "nc"):
         raise InputError(f"a part named {name} cannot stand in data.yaml; give another --name")
-    labels, index = Path(out) / "labels" / name, Path(out) / "data.yaml"
+    labels, index = make_folder(out) / "labels" / name, Path(out) / "data.yaml"
     if labels.exists():
         raise InputError(f"{labels} exists; give another --out or --name")
     listed = _read_yaml(index) if index.exists() else {}

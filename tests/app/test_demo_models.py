@@ -69,6 +69,18 @@ def test_a_broken_file_beside_good_ones_is_left_out_and_told(tmp_path: Path, cap
     assert models.load("good").info.classes == load(good)
 
 
+def test_detectors_for_event_cameras_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path / "photo.safetensors")
+    detector = build_detector("spyv4_lite", 2, width=0.05, in_channels=2)
+    events = tmp_path / "gen1" / "best.safetensors"
+    save_weights(events, detector, WeightsInfo(detector.spec, ("car", "pedestrian"), size=64, metrics={"voc10_ap50": 0.9}))
+    models = Models([tmp_path], found=[events])
+    assert models.names() == ["photo"] and models.first == "photo"
+    assert f"left out: {events}: takes 2 channels (an event camera has 2)" in capsys.readouterr().err
+    with pytest.raises(InputError, match="takes 2 channels"):
+        Models([tmp_path], [events])
+
+
 def load(path: Path) -> tuple[str, ...]:
     from spyolo.checkpoint import load_detector
 

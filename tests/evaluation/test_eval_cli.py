@@ -103,6 +103,8 @@ def test_a_wrong_class_list_is_warned_about(devkit, preds, capsys):
         (["--predictions", "PREDS", "--split", "2007:nothing"], "nothing.txt does not exist"),
         (["--predictions", "PREDS", "--classes", "bird,dog,cat"], "category_id 2 is 'dog' in the class list, but the entry calls it 'cat'"),
         (["--weights", "nowhere.safetensors"], "--classes goes with --predictions"),
+        (["--predictions", "PREDS", "--stream"], "--stream needs a detector: --weights"),
+        (["--predictions", "PREDS", "--twin", "nowhere.safetensors"], "--twin: goes with --stream"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(devkit, preds, capsys, options, message):
@@ -193,3 +195,38 @@ def test_latency_is_told_when_asked_for(sample_root, weights, tmp_path):
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert metrics["anytime"][0]["latency_ms"] > 0 and "energy" not in metrics
     assert metrics["protocol"]["recalibrated_on"] == "2007:train"
+    assert metrics["protocol"]["threads"] >= 1 and metrics["protocol"]["torch"] == torch.__version__ and metrics["protocol"]["processor"]
+
+
+# --- the stream score ---
+
+
+def test_the_stream_score_is_printed_and_written(sample_root, weights, tmp_path, capsys):
+    options = ["--weights", weights, "--stream", "--stream-clips", 1, "--timesteps", 2, "--size", 96, "--out", tmp_path]
+    assert evaluate(sample_root, *options, classes=None) == 0
+    result = json.loads((tmp_path / "stream.json").read_text())
+    assert list(result["modes"]) == ["carried, 1 step", "fresh, 1 step", "fresh, 2 steps"]
+    assert result["protocol"]["size"] == 96 and result["protocol"]["clips"] == 1 and "flicker" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [
+    ["--fast", "int8"], ["--limit", 1], ["--latency"], ["--report"], ["--compare", "m.json"], ["--recalibrate", "2007:train"],
+    ["--amp", "bf16"], ["--save-predictions", "p.json"], ["--voc-text", "text"], ["--batch", 2], ["--workers", 0], ["--energy-pictures", 1],
+    ["--at-confidence", 0.4], ["--coco-backend", "pycocotools"], ["--allow-duplicates"],
+])  # fmt: skip
+def test_what_the_stream_score_does_not_read_is_refused(devkit, capsys, options):
+    assert evaluate(devkit, "--weights", "nowhere.safetensors", "--stream", *options, classes=None) == 2
+    assert capsys.readouterr().err == f"error: {options[0]}: the stream score does not read that; leave it out\n"
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream"]])
+@pytest.mark.parametrize("size", [100, 0, -32])
+def test_a_size_that_is_no_multiple_of_32_is_refused(devkit, capsys, stream, size):
+    assert evaluate(devkit, "--weights", "nowhere.safetensors", "--size", size, *stream, classes=None) == 2
+    assert capsys.readouterr().err == f"error: --size must be a multiple of 32, got {size}\n"
+
+
+@pytest.mark.parametrize("steps", ["0", "-1", "1..4", "1,2", "\u00b2", "", "4096"])
+def test_the_stream_score_takes_one_number_of_steps(devkit, capsys, steps):
+    assert evaluate(devkit, "--weights", "nowhere.safetensors", "--stream", f"--timesteps={steps}", classes=None) == 2
+    assert "--stream takes one number from 1 to 1024 as --timesteps" in capsys.readouterr().err

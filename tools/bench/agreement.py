@@ -24,7 +24,6 @@ from spyolo.engine import in_picture
 from spyolo.evaluation.metrics import evaluate_detections
 from spyolo.neurons import autocast
 
-PATHS = ("plain fp32", "plain bf16", "fused fp32", "fused bf16", "fused int8")
 SHOWN = 0.3  # score of a box that a user sees
 
 

@@ -17,17 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spyolo.machine import machine
+
 RESULTS = Path("runs/bench")
 
 
 def describe() -> dict[str, Any]:
     """Processor, cores used, versions."""
-    name = platform.processor()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), name)
-    found: dict[str, Any] = {"processor": name, "threads": torch.get_num_threads(), "torch": torch.__version__}
-    found["python"] = platform.python_version()
+    found = machine() | {"python": platform.python_version()}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()
     return found

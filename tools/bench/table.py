@@ -75,7 +75,19 @@ def agreement(found: dict[str, Any]) -> list[str]:
     return [*out, "", f"Early exit stopped after {found['steps_before_exit']:.2f} steps on average."]
 
 
-PARTS = {"inference": inference, "training_memory": memory, "training": training, "agreement": agreement}
+def loading(found: dict[str, Any]) -> list[str]:
+    data, workers = found["data"], found["workers"]
+    where = f"{workers} loader process{'' if workers == 1 else 'es'}" if workers else "in the training process itself"
+    alone, cpu = 1000 * found["seconds_a_picture_alone"], 1000 * found["cpu_seconds_a_picture"]
+    return [
+        f"Loading from {'the data given' if data == 'given' else 'the ' + data} (mosaic, {found['size']} pixels, batch {found['batch']}, "
+        f"T = {found['timesteps']}, {where}): a picture takes {alone:.0f} ms, {cpu:.0f} ms of processor time.",
+        f"A training step fed by the loader takes {found['loaded_s']:.2f} s, on a batch that is there already {found['cached_s']:.2f} s: "
+        f"{found['ratio']:.2f} times.",
+    ]
+
+
+PARTS = {"inference": inference, "training_memory": memory, "training": training, "agreement": agreement, "loading": loading}
 
 
 def main() -> None:
@@ -83,13 +95,12 @@ def main() -> None:
     for path in sorted(RESULTS.glob("*.json")):
         found = json.loads(path.read_text())
         part = next((PARTS[p] for p in PARTS if path.stem.startswith(p)), None)
-        if part is not None:
-            lines += [*part(found), ""]
-        elif path.stem == "loading":
-            lines += [f"Loading: {json.dumps({k: v for k, v in found.items() if k != 'machine'})}", ""]
-        else:
+        if part is None:
             continue
+        lines += [*part(found), ""]
         machine = found["machine"]
+    if not lines:
+        raise SystemExit(f"no results in {RESULTS}; run one of the benches first")
     lines.append(f"Machine: {machine['threads']} threads of {machine['processor']}, PyTorch {machine['torch']}.")
     text = "\n".join(lines)
     print(text)

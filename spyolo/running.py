@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +15,11 @@ from tqdm import tqdm
 
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
-from spyolo.settings import Settings
+from spyolo.learning import swapped
+from spyolo.settings import Settings, load_settings
+
+# What may differ between a run and its continuation: none of it changes what is learned.
+FREE = ("out", "device", "workers", "cache", "save_seconds", "max_minutes")
 
 
 def choose_device(name: str, peers: Peers = ALONE) -> torch.device:
@@ -102,6 +106,26 @@ def stop_on_signals(run: Stoppable) -> Iterator[None]:
             signal.signal(s, handler)
 
 
+def holds_this_run(config: Settings, otherwise: str = "--resume it, or give another --out") -> bool:
+    """Whether the run folder was begun with this very config, `FREE` fields aside; False where it holds no run.
+
+    Args:
+        otherwise: what to do about another run.
+
+    Raises:
+        InputError: it holds another run; names what differs.
+    """
+    path = Path(config.out) / "config.yaml"
+    if not path.exists():
+        return False
+    there = load_settings(path, type(config)(), path.parent)
+    other = [name for name in config.fields() if name not in FREE and getattr(there, name) != getattr(config, name)]
+    if other:
+        told = ", ".join(f"{name} {getattr(there, name)!r}, not {getattr(config, name)!r}" for name in other[:5])
+        raise InputError(f"{config.out} already holds another run ({told}); {otherwise}")
+    return True
+
+
 def check_same_run(
     last: Path, position: Mapping[str, Any], learning: Mapping[str, Any], config: Settings, per_epoch: int, *, anew: str, fixed: str
 ) -> None:
@@ -110,7 +134,7 @@ def check_same_run(
     Args:
         last: the checkpoint; `position` and `learning`: what it says of itself.
         per_epoch: batches an epoch has by the config.
-        anew: what to do for another rule or optimizer; `fixed`: options that cannot change within an epoch.
+        anew: what to do for another rule, optimizer or lambda; `fixed`: options that cannot change within an epoch.
 
     Raises:
         InputError: they have.
@@ -118,11 +142,35 @@ def check_same_run(
     for name in ("rule", "optimizer"):
         if learning[name] != getattr(config, name):
             raise InputError(f"{last} is of {name} {learning[name]}; {anew}")
+    form = learning.get("form", "feddyn")
+    if config.rule == "fptt" and (form == "paper") != (config.form == "paper"):  # lambda is a gradient there, a multiplier in the others
+        raise InputError(f"{last} is of form {form}, whose lambda means another thing than that of {config.form}; {anew}")
     if position["batch"] and position["per_epoch"] != per_epoch:
         raise InputError(
             f"{last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; {fixed} can be changed between two "
             "epochs only"
         )
+
+
+@contextmanager
+def evaluated(model: nn.Module, weights: list[Tensor], shown: list[Tensor], retake: Callable[[], None]) -> Iterator[None]:
+    """Inside, `weights` hold the values of `shown` and the norms the statistics that `retake()` takes for them; afterwards all is as it
+    was, and the model in training mode."""
+    buffers = {k: v.clone() for k, v in model.named_buffers()}
+    with swapped(weights, shown):
+        try:
+            retake()
+            yield
+        finally:
+            for k, v in model.named_buffers():
+                v.copy_(buffers[k])
+            model.train()
+
+
+def weight_names(model: nn.Module, weights: list[Tensor]) -> list[str]:
+    """The model's names of these weights of it, in their order."""
+    by_id = {id(p): name for name, p in model.named_parameters()}
+    return [by_id[id(w)] for w in weights]
 
 
 def moments(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:

@@ -12,8 +12,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
@@ -30,11 +29,20 @@ from spyolo.errors import InputError
 from spyolo.evaluation.metrics import evaluate_detections
 from spyolo.files import held, write_whole
 from spyolo.health import Watch, counts, told
-from spyolo.learning import EMA, swapped
+from spyolo.learning import EMA
 from spyolo.neurons import norms
 from spyolo.pieces import Piece, pieces_of, repeats, this_piece
 from spyolo.run_folder import Row, RunFolder
-from spyolo.running import build_optimizer, check_same_run, choose_device, load_moments, moments, stop_on_signals
+from spyolo.running import (
+    build_optimizer,
+    check_same_run,
+    choose_device,
+    evaluated,
+    load_moments,
+    moments,
+    stop_on_signals,
+    weight_names,
+)  # fmt: skip
 
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
@@ -271,22 +279,16 @@ class Trainer:
     def out_of_time(self) -> bool:
         return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started
 
-    @contextmanager
-    def evaluated_weights(self) -> Iterator[None]:
+    def evaluated_weights(self) -> AbstractContextManager[None]:
         """Inside, the detector holds the weights that are evaluated, with norm statistics taken for them over the T in use."""
         chosen = {"w": self.rule.weights, "average": self.rule.average, "ema": self.ema.average}[self.config.weights_of]
-        buffers = {k: v.clone() for k, v in self.detector.named_buffers()}
-        with swapped(self.rule.weights, chosen):
-            try:
-                if self.config.recalibrate and norms(self.detector) and not self.config.freeze_norms:
-                    batches = builders.calibration_batches(self.config, self.workers, self.train_set.voc, self.peers)
-                    engine.recalibrate(self.detector, batches, self.timesteps, device=self.device, amp=self.config.amp)
-                    self.peers.mean_statistics(self.detector)
-                yield
-            finally:
-                for k, v in self.detector.named_buffers():
-                    v.copy_(buffers[k])
-                self.detector.train()
+        return evaluated(self.detector, self.rule.weights, chosen, self.retake_statistics)
+
+    def retake_statistics(self) -> None:
+        if self.config.recalibrate and norms(self.detector) and not self.config.freeze_norms:
+            batches = builders.calibration_batches(self.config, self.workers, self.train_set.voc, self.peers)
+            engine.recalibrate(self.detector, batches, self.timesteps, device=self.device, amp=self.config.amp)
+            self.peers.mean_statistics(self.detector)
 
     def detect(self) -> dict[str, Detections]:
         return recordings.detect(
@@ -311,7 +313,7 @@ class Trainer:
 
     def save(self) -> None:
         """The whole state of the run, atomically; all processes have the same, which is checked first."""
-        names = self.weight_names()
+        names = weight_names(self.detector, self.rule.weights)
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.detector.state_dict().items()}
         for kind, values in self.remembered().items():
             tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
@@ -332,11 +334,6 @@ class Trainer:
         """What is kept per weight besides the weight: the rule's tensors and the EMA."""
         return {**self.rule.state_dict(), "ema": self.ema.average}
 
-    def weight_names(self) -> list[str]:
-        """Names of the trained weights in the optimizer's order."""
-        by_id = {id(p): name for name, p in self.detector.named_parameters()}
-        return [by_id[id(w)] for w in self.rule.weights]
-
     def load(self) -> None:
         """Take up the run where its last checkpoint left it."""
         tensors, metadata = self.peers.first_does(self.folder.load_last)
@@ -347,7 +344,7 @@ class Trainer:
                 anew="to go on with another, start a new run with --init", fixed="batch, limit and train",
             )  # fmt: skip
             self.pieces = json.loads(metadata["notes"]).get("pieces", [])[:-1]  # the last one is this run's own
-            names = self.weight_names()
+            names = weight_names(self.detector, self.rule.weights)
             self.detector.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
             with torch.no_grad():
                 for kind, values in self.remembered().items():

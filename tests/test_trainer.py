@@ -24,6 +24,7 @@ from spyolo.detection import LossParts, build_detector
 from spyolo.errors import InputError
 from spyolo.neurons import norms
 from spyolo.run_folder import COLUMNS, RunFolder
+from spyolo.running import weight_names
 from spyolo.summary import describe_start, finish
 from spyolo.trainer import Trainer
 
@@ -139,7 +140,8 @@ def test_the_reference_goes_on_from_its_average_after_each_epoch(tiny_config):
     trainer = Trainer(config, quiet=True)
     trainer.fit()
     tensors, _ = load_tensors(trainer.folder.last)
-    assert all(torch.equal(tensors[f"model.{name}"], tensors[f"average.{name}"]) for name in trainer.weight_names())
+    names = weight_names(trainer.detector, trainer.rule.weights)
+    assert all(torch.equal(tensors[f"model.{name}"], tensors[f"average.{name}"]) for name in names)
 
 
 def test_a_folder_that_holds_a_run_is_left_alone(whole):
@@ -192,7 +194,7 @@ def test_evaluation_shows_the_weights_asked_for_and_leaves_the_run_as_it_was(tin
     assert all(torch.equal(v, before[k]) for k, v in trainer.detector.state_dict().items()) and trainer.detector.training
     trainer.evaluate()
     best = dict(load_detector(trainer.folder.best)[0].named_parameters())
-    assert all(torch.equal(best[name], c) for name, c in zip(trainer.weight_names(), chosen))
+    assert all(torch.equal(best[name], c) for name, c in zip(weight_names(trainer.detector, trainer.rule.weights), chosen))
 
 
 def test_only_a_better_score_is_kept_as_best(tiny_config, monkeypatch):
@@ -508,7 +510,7 @@ def test_a_warm_start_is_a_start_from_those_weights(tiny_config, tmp_path):
     config = tiny_config(init=str(tmp_path / "twin.safetensors"))
     save_weights(config.init, twin, WeightsInfo(twin.spec, config.classes))
     trainer = Trainer(config, quiet=True)
-    weights = dict(zip(trainer.weight_names(), trainer.rule.weights))
+    weights = dict(zip(weight_names(trainer.detector, trainer.rule.weights), trainer.rule.weights))
     for name, w in twin.named_parameters():
         assert torch.equal(weights[name], w)
     for averages in (trainer.rule.average, trainer.ema.average):

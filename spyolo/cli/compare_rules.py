@@ -37,7 +37,7 @@ def numbers(text: str, name: str) -> list[int]:
         found = [int(word) for word in text.split(",") if word.strip()]
     except ValueError:
         raise InputError(f"--{name} takes whole numbers with commas between, got {text!r}") from None
-    if any(n < 0 for n in found) or (name == "lengths" and 0 in found):
+    if any(n < 0 for n in found):
         raise InputError(f"--{name} takes whole numbers that are not negative, got {text!r}")
     return found
 
@@ -55,11 +55,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not configs:
         raise InputError("--rules is empty: give at least one")
     out = Path(config.out)
-    runs = compare.train_all(configs, seeds, out, args.quiet)
+    plan = compare.planned(configs, seeds, out)
+    measured = compare.costs(configs, lengths)  # minutes at most, and before the hours of training
+    if measured:
+        compare.write_costs(out, measured)
+    runs = compare.train_all(plan, args.quiet)
     if runs is None:
         print("stopped; the same command goes on from here")
         return 0
-    measured = compare.costs(configs, lengths)
     compare.write(out, runs, measured)
     print(compare.table(runs, measured))
     print(f"written to {out}: comparison.md, comparison.png, curves.csv{', costs.csv' if measured else ''}")

@@ -1,8 +1,10 @@
-"""Write a detector as ONNX, boxes included; spyolo.runner (copied beside it) needs onnxruntime and numpy only.
+"""Write a detector as ONNX, boxes included; spyolo.runner (copied beside it) needs onnxruntime and numpy only. Or a sequence
+network as NIR.
 
     tools/export.py --weights runs/voc/best.safetensors --out exported
     tools/export.py --weights runs/voc/best.safetensors --form step,unrolled --timesteps 4 --int8 --verify
     python exported/runner.py exported/unrolled.onnx photo.jpg
+    tools/export.py --format nir --weights runs/sequence/best.safetensors --out exported
 
 Form `unrolled` shows a still picture for T steps, from rest. Form `step` does one step and takes the neurons' state in and out: for films.
 --verify runs the file with onnxruntime and holds it to torch, layer by layer, on random pictures and, with --data, on real ones.
@@ -30,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
     p = Parser(prog="export", description=__doc__)
     p.add_argument("--weights", required=True, help="weights file")
     p.add_argument("--out", default="runs/export", help="folder for the files [%(default)s]")
-    p.add_argument("--format", choices=("onnx", "nir"), default="onnx", help="nir takes sequence models only [%(default)s]")
+    p.add_argument("--format", choices=("onnx", "nir"), default="onnx", help="nir takes sequence networks of LIF neurons [%(default)s]")
     p.add_argument("--form", default="unrolled,step", help="step, unrolled, or both [%(default)s]")
     p.add_argument("--timesteps", type=int, help="steps a picture is shown [as trained]")
     p.add_argument("--size", type=int, help="input side, a multiple of 32 [as trained]")
@@ -66,15 +68,13 @@ def check(args: argparse.Namespace) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     forms = check(args)
+    if args.format == "nir":
+        return write_graph(args)
     from spyolo import runner
     from spyolo.checkpoint import load_detector
     from spyolo.export import Reading, export_onnx
 
     detector, info = load_detector(args.weights)
-    if args.format == "nir":
-        from spyolo.export.nir import refuse_detector
-
-        refuse_detector(detector)
     reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=not args.all_classes)
     for form in forms:
         path = Path(args.out) / f"{form}.onnx"
@@ -83,6 +83,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     shutil.copyfile(runner.__file__, Path(args.out) / "runner.py")
     print(f"wrote {Path(args.out) / 'runner.py'}: python {Path(args.out) / 'runner.py'} {Path(args.out) / forms[0]}.onnx PICTURE ...")
     return verify(detector, info, args) if args.verify else 0
+
+
+def write_graph(args: argparse.Namespace) -> int:
+    """A run's sequence network as NIR. Raises InputError, for a detector with what NIR lacks."""
+    from spyolo.checkpoint import load_detector, load_tensors
+    from spyolo.export.nir import refuse_detector, write_nir
+    from spyolo.sequence import load
+
+    if load_tensors(args.weights)[1].get("format") == "spyolo-1":
+        refuse_detector(load_detector(args.weights)[0])
+    path = write_nir(load(args.weights)[0], Path(args.out) / "model.nir")
+    print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0
 
 
 def verify(detector: SpikingYOLO, info: WeightsInfo, args: argparse.Namespace) -> int:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spyolo.cli.options import Parser, add_config_options, given_options
-from spyolo.config import FIELDS, Config, load_config, load_preset, preset_names
+from spyolo.config import Config, load_config, load_preset, preset_names
 from spyolo.errors import InputError
 
 SAMPLE_FOLDER = Path("runs/sample-data")
@@ -57,27 +57,6 @@ def resolve(args: argparse.Namespace) -> Config:
     return config.updated({"data": str(SAMPLE_FOLDER), "classes": SAMPLE_CLASSES})
 
 
-# What may differ between a run and its continuation: none of it changes what is learned.
-FREE = ("out", "device", "workers", "cache", "save_seconds", "max_minutes")
-
-
-def holds_this_run(config: Config) -> bool:
-    """Whether the run folder was begun with this config: then `--continue` goes on with it.
-
-    Raises:
-        InputError: it holds another run.
-    """
-    path = Path(config.out) / "config.yaml"
-    if not path.exists():
-        return False
-    there = load_config(path)
-    other = [name for name in FIELDS if name not in FREE and getattr(there, name) != getattr(config, name)]
-    if other:
-        told = ", ".join(f"{name} {getattr(there, name)!r}, not {getattr(config, name)!r}" for name in other[:5])
-        raise InputError(f"{config.out} already holds another run ({told}); --resume it, or give another --out")
-    return True
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     if args.resume and args.go_on:
@@ -88,6 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with joined() as peers:
         from spyolo.data.sample import make_sample
         from spyolo.memory import keep_freed_memory
+        from spyolo.running import holds_this_run
         from spyolo.summary import describe_start, finish
         from spyolo.trainer import Trainer
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from spyolo.errors import InputError
 from spyolo.learning.full_traces import FullTraces, JacobianTraces
-from spyolo.learning.layer import TracedLayer, add_grad, units_of, with_one
+from spyolo.learning.layer import TracedLayer, add_readout_grad, output_error, units_of, with_one
 from spyolo.learning.local import LocalLTC, LocalUnit, gate_weights, local_unit
 from spyolo.learning.own_traces import LIFTraces, OwnTraces
 from spyolo.learning.sequence_rule import Loss, Seen, SequenceRule, Update
@@ -69,21 +69,14 @@ class TraceRule(SequenceRule):
         self._read = now if self._read is None else decay * self._read + now
         if target is None:
             return Seen(output, None)
-        with torch.enable_grad():
-            leaf = output.detach().requires_grad_()
-            value = loss(leaf, target)
-            error = torch.autograd.grad(weight * value, leaf)[0]
+        error, value = output_error(output, target, weight, loss)
         self._learn(error)
-        return Seen(output, value.detach())
+        return Seen(output, value)
 
     def _learn(self, error: Tensor) -> None:
         """error dE/do [B, outputs] -> every weight's share."""
         assert self._read is not None
-        linear = self.readout.linear
-        grad = error.T @ self._read
-        add_grad(linear.weight, grad[:, :-1])
-        if linear.bias is not None:
-            add_grad(linear.bias, grad[:, -1])
+        add_readout_grad(self.readout.linear, error, self._read)
         for layer, signal in zip(self.layers, self.signals(error)):
             layer.learn(signal)
 

@@ -69,8 +69,10 @@ class FPTT:
             closure: needed by form `paper` only; it must leave norm statistics alone and reuse the same masks.
 
         Raises:
-            RuntimeError: no gradients, or form `paper` without a closure.
+            RuntimeError: no gradients, or form `paper` without a closure; nothing has been moved then.
         """
+        if self.form == "paper" and closure is None:
+            raise RuntimeError("form 'paper' needs step(closure): a second forward and backward at the new weights")
         trained = [(w, a, m) for w, a, m in zip(self.weights, self.average, self.lam) if w.grad is not None]
         if not trained:
             raise RuntimeError("FPTT.step() found no gradients: call backward() first")
@@ -83,17 +85,15 @@ class FPTT:
         if self.form == "reference":
             clip_(weights, self.clip)
         self.optimizer.step()
-        if self.form == "paper":
+        if closure is not None and self.form == "paper":
             self._gradient_at_new_weights(closure, weights, lam)
         else:
             torch._foreach_sub_(lam, torch._foreach_sub(weights, average), alpha=self.alpha)
         torch._foreach_lerp_(average, weights, 0.5)
         torch._foreach_sub_(average, lam, alpha=0.5 / self.alpha)
 
-    def _gradient_at_new_weights(self, closure: Closure | None, weights: list[Tensor], into: list[Tensor]) -> None:
+    def _gradient_at_new_weights(self, closure: Closure, weights: list[Tensor], into: list[Tensor]) -> None:
         """Second backward of form `paper`: g' of the part just seen, at the weights just reached."""
-        if closure is None:
-            raise RuntimeError("form 'paper' needs step(closure): a second forward and backward at the new weights")
         self.optimizer.zero_grad(set_to_none=True)
         with torch.enable_grad():
             closure()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.learning.local import Derivatives, LocalLTC, LocalUnit, gate_weights
+from spyolo.learning.sequence_rule import Loss
 from spyolo.neurons.cells import Cell, LTCUnit
 from spyolo.neurons.gates import SumLinearGate
 
@@ -35,6 +36,22 @@ def add_grad(weight: Tensor, grad: Tensor) -> None:
 def with_one(pre: Tensor, bias: bool) -> Tensor:
     """[B, K] -> [B, K + 1] with a one for the bias."""
     return torch.cat([pre, pre.new_ones(len(pre), 1)], -1) if bias else pre
+
+
+def output_error(output: Tensor, target: Any, weight: float, loss: Loss) -> tuple[Tensor, Tensor]:
+    """A step's weighted loss as the readout sees it: dE/do [B, outputs], and the unweighted loss (a scalar without graph)."""
+    with torch.enable_grad():
+        leaf = output.detach().requires_grad_()
+        value = loss(leaf, target)
+        return torch.autograd.grad(weight * value, leaf)[0], value.detach()
+
+
+def add_readout_grad(linear: nn.Linear, error: Tensor, read: Tensor) -> None:
+    """The readout's own gradient, from its error [B, outputs] and what it read, with a one for the bias: [B, features + 1]."""
+    grad = error.T @ read
+    add_grad(linear.weight, grad[:, :-1])
+    if linear.bias is not None:
+        add_grad(linear.bias, grad[:, -1])
 
 
 def units_of(cell: Cell) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.errors import InputError
-from spyolo.learning.layer import add_grad
+from spyolo.learning.layer import add_grad, add_readout_grad, output_error, with_one
 from spyolo.learning.sequence_rule import Loss, Seen, SequenceRule, Update
 from spyolo.learning.undefined import check_stack
 from spyolo.neurons.cells import Cell, LIFUnit
@@ -84,19 +84,14 @@ class OTTT(SequenceRule):
         self.state = StackState(tuple(states), None)
         if target is None:
             return Seen(output, None)
-        with torch.enable_grad():
-            leaf = output.detach().requires_grad_()
-            value = loss(leaf, target)
-            error = torch.autograd.grad(weight * value, leaf)[0]
+        error, value = output_error(output, target, weight, loss)
         self._learn(error, read, inputs)
-        return Seen(output, value.detach())
+        return Seen(output, value)
 
     def _learn(self, error: Tensor, read: Tensor, inputs: list[Tensor]) -> None:
         readout = self.network.readout
-        add_grad(readout.linear.weight, error.T @ read)
-        if readout.linear.bias is not None:
-            add_grad(readout.linear.bias, error.sum(0))
-        signal = error @ readout.linear.weight
+        add_readout_grad(readout.linear, error, with_one(read.flatten(1), True))
+        signal = (error @ readout.linear.weight).view_as(read)
         for i in reversed(range(len(inputs))):
             unit = self.network.cells[i].unit
             v = self.state.cells[i].v
@@ -111,11 +106,11 @@ class OTTT(SequenceRule):
             if synapse.bias is not None:
                 add_grad(synapse.bias, ones * delta.sum(0))
             return delta @ synapse.weight if need_signal else delta
+        weights = [w for w in synapse.parameters() if w.requires_grad]  # none: a pooling or a flattening on its own
         with torch.enable_grad():
             # an affine map of the trace, its constant part counted as often as the trace has it
             traced = synapse(trace) + (ones - 1) * synapse(torch.zeros_like(trace))
-            weights = [w for w in synapse.parameters() if w.requires_grad]
-            for w, g in zip(weights, torch.autograd.grad(traced, weights, delta)):
+            for w, g in zip(weights, torch.autograd.grad(traced, weights, delta) if weights else ()):
                 add_grad(w, g)
             if not need_signal:
                 return delta

@@ -13,7 +13,11 @@ def split_steps(timesteps: int, parts: int) -> list[int]:
 
 
 def steps_of_part(timesteps: int, parts: int, i: int) -> int:
-    """Steps of part i of `split_steps`, whatever their number without a list of them all."""
+    """Steps of part i (0..parts-1) of `split_steps`, without a list of them all.
+
+    Raises:
+        ValueError: more parts than steps, or fewer than one.
+    """
     if not 1 <= parts <= timesteps:
         raise ValueError(f"parts must be between 1 and the number of steps, {timesteps}; got {parts}")
     return timesteps // parts + (i < timesteps % parts)

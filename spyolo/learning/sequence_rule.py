@@ -81,13 +81,16 @@ class SequenceRule(ABC):
         self.state: Any = None
         self._part = self._parts = 0
 
-    def start(self, timesteps: int) -> None:
+    def start(self, timesteps: int, targets: int | None = None) -> None:
         """Begin a batch of sequences of `timesteps` steps, neurons at rest.
+
+        Args:
+            targets: how many of the steps will have a target; None: all. Only SLTT-K asks.
 
         Raises:
             ValueError: more parts than steps.
         """
-        self.state, self.timesteps = None, timesteps
+        self.state, self.timesteps, self.targets = None, timesteps, timesteps if targets is None else targets
         self._part, self._parts = 0, timesteps if self.parts == "all" else int(self.parts)
         self._length = steps_of_part(timesteps, self._parts, 0)
         self._steps = self._targets = 0

@@ -63,7 +63,8 @@ class SLTT(SequenceRule):
     """Spatial learning through time (Meng et al., ICCV 2023): no gradient through time at all, for any network.
 
     Args:
-        steps: learn at this many steps of each sequence only, drawn anew for each from `seed` (SLTT-K); None: at all of them.
+        steps: learn at this many of the steps with a target only, drawn anew for each batch from `seed` (SLTT-K); None: at all of them.
+            `mean` then divides by the steps that were learned at. Where not every step has a target, `start` must be told how many have.
     """
 
     name = "sltt"
@@ -76,13 +77,11 @@ class SLTT(SequenceRule):
         self._generator = torch.Generator().manual_seed(seed)
 
     def _begin(self) -> None:
-        self._left = self.timesteps if self.learn_at is None else min(self.learn_at, self.timesteps)
-        self._to_come, self._learned = self.timesteps, 0
+        self._left, self._to_come = min(self.learn_at or self.targets, self.targets), self.targets
+        self._learned = 0
 
     def _advance(self, x: Tensor, target: Any, weight: float, loss: Loss) -> Seen:
-        chosen = self._left / self._to_come > torch.rand((), generator=self._generator).item()  # all sets of `steps` steps alike
-        self._left, self._to_come = self._left - chosen, self._to_come - 1
-        learn = target is not None and chosen
+        learn = target is not None and self._chosen()
         with torch.set_grad_enabled(learn):
             output, state = self.network(x, self.state)
             value = None if target is None else loss(output, target)
@@ -92,9 +91,16 @@ class SLTT(SequenceRule):
         self.state = detach(state)
         return Seen(output.detach(), None if value is None else value.detach())
 
+    def _chosen(self) -> bool:
+        """Whether this step with a target is drawn: all sets of `steps` of them are alike."""
+        if self.learn_at is None:
+            return True
+        chosen = self._left > max(self._to_come, 0) * torch.rand((), generator=self._generator).item()
+        self._left, self._to_come = self._left - chosen, self._to_come - 1
+        return chosen
+
     def _end_part(self) -> None:
-        if not self._learned:  # none of its steps with a target was drawn: nothing to take
-            self._targets = 0
+        self._targets = self._learned  # none drawn: nothing to take
         super()._end_part()
 
     def _close(self) -> None:

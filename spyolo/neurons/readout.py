@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -18,8 +20,8 @@ class Readout(nn.Module):
         gated     o_t = o_{t-1} + sigma(G [x_t ; o_{t-1}]) (x_t - o_{t-1})   (the LTC networks' readout)
 
     Args:
-        features, outputs: sizes of r [B, features] and o [B, outputs].
-        decay: share of the past that stays, in [0, 1).
+        features, outputs: sizes of r [B, features] and o [B, outputs]; r may also be maps [B, C, H, W] of so many features together.
+        decay: share of the past that stays, in [0, 1); `learned`: in (0, 1), for its logit must be finite.
         reads: r is the last layer's `output` (spikes), or its `membrane` (the first field of its state: the reference's adding problem).
     """
 
@@ -31,18 +33,18 @@ class Readout(nn.Module):
             raise ValueError(f"readout must be one of {', '.join(READOUTS)}; got {kind!r}")
         if reads not in READS:
             raise ValueError(f"reads must be one of {', '.join(READS)}; got {reads!r}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"decay must be in [0, 1), got {decay}")
+        if not 0 <= decay < 1 or (kind == "learned" and decay == 0):
+            raise ValueError(f"decay must be in {'(' if kind == 'learned' else '['}0, 1), got {decay}")
         self.kind, self.reads, self.decay = kind, reads, decay if kind == "leaky" else 0.0
         self.linear = nn.Linear(features, outputs, bias=bias)
         if kind == "learned":
-            self.logit = nn.Parameter(torch.full((outputs,), decay).logit())
+            self.logit = nn.Parameter(torch.full((outputs,), math.log(decay / (1 - decay))))
         if kind == "gated":
             self.gate = nn.Linear(2 * outputs, outputs)
 
     def forward(self, r: Tensor, o: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """r [B, features] and the output of the step before (None: zeros) -> output [B, outputs] and the state after."""
-        x = self.linear(r)
+        """r [B, features] or [B, C, H, W], and the output of the step before (None: zeros) -> output [B, outputs] and the state after."""
+        x = self.linear(r.flatten(1) if r.dim() == 4 else r)
         if self.kind == "linear":
             return x, None
         if o is None:

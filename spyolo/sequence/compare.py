@@ -18,15 +18,17 @@ from spyolo.files import replace_file, write_whole
 from spyolo.learning import RULES, SequenceRule
 from spyolo.learning.memory import MemoryMeter
 from spyolo.neurons import DENSE
+from spyolo.running import holds_this_run
 from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.engine import train_batch
-from spyolo.sequence.networks import build_network
+from spyolo.sequence.networks import build_network, rule_for
 from spyolo.sequence.objectives import MSE
 from spyolo.sequence.tasks.adding import Adding
-from spyolo.sequence.trainer import SequenceTrainer, rule_for
+from spyolo.sequence.trainer import SequenceTrainer
 
 Row = dict[str, Any]
-Results = list[tuple[str, int, SequenceTrainer]]  # name, seed, the finished run
+Plan = list[tuple[str, int, SequenceConfig]]  # name, seed, the run
+Results = list[tuple[str, int, SequenceTrainer]]  # the same, finished
 CURVES = ("rule", "seed", "epoch", "updates", "seconds", "loss")
 
 
@@ -49,20 +51,35 @@ def contenders(words: Sequence[str], config: SequenceConfig) -> dict[str, Sequen
     return found
 
 
-def train_all(configs: dict[str, SequenceConfig], seeds: Sequence[int], out: Path, quiet: bool = False) -> Results | None:
-    """Train every contender with every seed, each in a run folder of its own. A run that is there is gone on with, or taken as it is.
+def planned(configs: dict[str, SequenceConfig], seeds: Sequence[int], out: Path) -> Plan:
+    """Every contender with every seed, each in a run folder of its own, looked at before any work: a mistake shall cost nothing.
+
+    Raises:
+        InputError: a run folder that holds another run than the one it would be taken for (names what differs), or what a run itself
+            raises: data, network or rule that do not fit.
+    """
+    plan: Plan = []
+    for name, config in configs.items():
+        for seed in seeds:
+            run = config.updated({"seed": seed, "out": str(out / f"{name.replace(':', '-')}-{seed}")})
+            holds_this_run(run, "give another --out, or the options it was begun with")
+            plan.append((name, seed, run))
+        SequenceTrainer(run, resume=True)  # built and dropped
+    return plan
+
+
+def train_all(plan: Plan, quiet: bool = False) -> Results | None:
+    """Train what is planned. A run that is there is gone on with, or taken as it is.
 
     Returns:
         The runs, or None where it was told to stop: the same command goes on from there.
     """
     found: Results = []
-    for name, config in configs.items():
-        for seed in seeds:
-            run = config.updated({"seed": seed, "out": str(out / f"{name.replace(':', '-')}-{seed}")})
-            trainer = SequenceTrainer(run, resume=True, quiet=quiet)
-            if not trainer.fit():
-                return None
-            found.append((name, seed, trainer))
+    for name, seed, run in plan:
+        trainer = SequenceTrainer(run, resume=True, quiet=quiet)
+        if not trainer.fit():
+            return None
+        found.append((name, seed, trainer))
     return found
 
 
@@ -70,7 +87,14 @@ def costs(configs: dict[str, SequenceConfig], lengths: Sequence[int]) -> list[Ro
     """Seconds and bytes of a training batch of the adding problem against its length T.
 
     Bytes: the allocator's peak over what was handed out before the batch (weights, optimizer and inputs are there already).
+
+    Raises:
+        InputError: a length under 2, or a network or rule that the adding problem does not go with.
     """
+    if lengths and any(config.conv for config in configs.values()):
+        raise InputError("--lengths measures on the adding problem, which shows no pictures: leave it out for networks with conv")
+    if any(length < 2 for length in lengths):
+        raise InputError(f"--lengths takes 2 steps or more (the adding problem has a mark in each half), got {min(lengths)}")
     rows = []
     for name, config in configs.items():
         for length in lengths:
@@ -150,13 +174,16 @@ def figure(runs: Results, measured: list[Row]) -> Figure:
 
 
 def write(out: Path, runs: Results, measured: list[Row]) -> None:
-    """comparison.md, comparison.png, curves.csv and (where measured) costs.csv."""
+    """comparison.md, comparison.png and curves.csv."""
     write_whole(out / "comparison.md", table(runs, measured))
     replace_file(out / "comparison.png", lambda temporary: figure(runs, measured).savefig(temporary, dpi=110, format="png"))
     metric = runs[0][2].objective.metric
     write_whole(out / "curves.csv", as_csv(curves(runs), (*CURVES, metric)))
-    if measured:
-        write_whole(out / "costs.csv", as_csv(measured, ("rule", "T", "seconds", "bytes")))
+
+
+def write_costs(out: Path, measured: list[Row]) -> None:
+    """costs.csv."""
+    write_whole(out / "costs.csv", as_csv(measured, ("rule", "T", "seconds", "bytes")))
 
 
 def as_csv(rows: list[Row], columns: tuple[str, ...]) -> str:

@@ -8,7 +8,8 @@ from typing import Self
 
 from spyolo.errors import InputError
 from spyolo.learning import FORMS, RULES
-from spyolo.neurons import DENSE, GATES, SURROGATES
+from spyolo.neurons import CONV_GATES, DENSE, DENSE_GATES, READOUTS, SURROGATES
+from spyolo.neurons.readout import READS
 from spyolo.settings import Settings, load_settings, names_in, option
 
 PRESETS = Path(__file__).parent / "presets"
@@ -24,7 +25,7 @@ class Data:
     frames_by: str = option("time", "event data: frames of equal time or equal numbers of events", choices=("time", "count"))
     shrink: int = option(1, "event data: sum squares of so many pixels a side into one", low=1, high=128)
     test_speakers: tuple[str, ...] = option(("theo", "yweweler"), "spoken digits: speakers held out for the test")
-    limit: int = option(0, "use only the first so many training sequences; 0: all", low=0)
+    limit: int = option(0, "use only the first so many training sequences (text: windows, counted over all streams); 0: all", low=0)
     test_limit: int = option(0, "measure on the first so many sequences only; 0: all", low=0)
 
 
@@ -34,8 +35,8 @@ class Network:
     conv: str = option("", "convolutional layers before the dense ones: 32c3 is 32 channels 3x3, p2 a pooling: 32c3-128c3-p2-256c3-p2")
     hidden: tuple[int, ...] = option((128,), "sizes of the dense layers, bottom to top", low=1, high=65536)
     recurrent: bool = option(True, "recurrent connections in the dense layers")
-    gate: str = option("concat_linear", "LTC, dense layers: what sets tau", choices=GATES)
-    conv_gate: str = option("conv", "LTC, convolutional layers: what sets tau", choices=("conv", "depthwise", "pointwise", "static"))
+    gate: str = option("concat_linear", "LTC, dense layers: what sets tau", choices=DENSE_GATES)
+    conv_gate: str = option("conv", "LTC, convolutional layers: what sets tau", choices=CONV_GATES)
     gate_bias: float = option(0.0, "LTC, dense layers: first bias of the gate; -3 starts with slow neurons, tau = 0.05")
     adaptive: bool = option(False, "LTC: adaptive threshold")
     threshold: float | None = option(None, "firing threshold; none: the neuron's own", low=1e-3)
@@ -43,9 +44,9 @@ class Network:
     surrogate: str | None = option(
         None, "stand-in for the derivative of a spike; none: the neuron's own", choices=tuple(SURROGATES)
     )
-    readout: str = option("linear", "last layer", choices=("linear", "leaky", "learned", "gated"))
-    readout_decay: float = option(0.9, "leaky and learned readouts: share of the past", low=0, high=0.99999)
-    reads: str = option("output", "what the readout sees of the last layer", choices=("output", "membrane"))
+    readout: str = option("linear", "last layer", choices=READOUTS)
+    readout_decay: float = option(0.9, "leaky and learned readouts: share of the past (learned: at first, over 0)", low=0, high=0.99999)
+    reads: str = option("output", "what the readout sees of the last layer", choices=READS)
     embed: int = option(128, "words: size of their embedding (characters are one-hot)", low=1)
     init: str = option("torch", "first weights", choices=("torch", "xavier"))
 
@@ -61,7 +62,7 @@ class Learning:
         "of each part with Kag & Saligrama's auxiliary loss", choices=SUPERVISE,
     )  # fmt: skip
     mean: bool = option(True, "divide a part's gradient by its number of steps with a target")
-    sltt_steps: int = option(0, "SLTT: learn at so many steps of each sequence; 0: all", low=0)
+    sltt_steps: int = option(0, "SLTT: learn at so many of a batch's steps with a target, drawn anew for each; 0: all", low=0)
     feedback: str = option("symmetric", "e-prop: feedback weights", choices=("symmetric", "random", "adaptive"))
     with_h: bool = option(True, "OSTL: carry the recurrent weights in the traces (exact for one layer)")
     clip: float = option(1.0, "global L2 norm the task's gradient is clipped to; 0: not", low=0)
@@ -87,7 +88,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class Run:
     out: str = option("runs/sequence", "run folder")
-    seed: int = option(0, "seed of weights, order and drawn data", low=0)
+    seed: int = option(0, "seed of weights, order and drawn data", low=0, high=2**32 - 1)
     dtype: str = option("float32", "of weights and states", choices=("float32", "float64"))
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
     save_seconds: float = option(120.0, "seconds between checkpoints inside an epoch", low=0)
@@ -111,6 +112,8 @@ class SequenceConfig(Settings):
             raise InputError(f"{where}: amp bf16 goes with fptt, bptt and sltt in float32, not with {self.rule} in {self.dtype}")
         if not self.hidden and not self.conv:
             raise InputError(f"{where}: a network without layers: give hidden or conv")
+        if self.readout == "learned" and not self.readout_decay:
+            raise InputError(f"{where}: readout learned starts from a readout_decay over 0; with none of the past, take readout linear")
         return self
 
 

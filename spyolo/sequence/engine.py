@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.learning import SequenceRule, split_steps
-from spyolo.neurons import first_not_finite, norms, sum_of
+from spyolo.neurons import first_not_finite, fresh_statistics, sum_of
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import Objective, Tally, Truth
 
@@ -22,10 +22,10 @@ class Log(NamedTuple):
 
 
 class Ask(NamedTuple):
-    """One step's question: its weight and, where it is not the rule's own, its loss."""
+    """One step's question."""
 
-    weight: float
-    part: int
+    weight: float  # of its loss
+    part: int  # of the sequence, as the auxiliary loss counts them; 0 where there is none
 
 
 def questions(timesteps: int, parts: int, supervise: str) -> dict[int, Ask]:
@@ -60,7 +60,7 @@ def train_batch(
         state: of the neurons, to go on from; None: at rest.
     """
     asked = {} if objective.per_step else questions(batch.timesteps, parts, supervise)
-    rule.start(batch.timesteps)
+    rule.start(batch.timesteps, batch.timesteps if objective.per_step else len(asked))
     rule.state = state
     total, count = torch.zeros(()), 0
     for t in range(batch.timesteps):
@@ -123,17 +123,22 @@ def evaluate(
                 continue
             shown = gathered(shown, output, valid, predict)
         if shown is not None:
-            tally.add(shown, Truth(batch.targets))
+            tally.add(shown / steps_of(batch) if predict == "mean" else shown, Truth(batch.targets))
     network.train()
     return {objective.metric: tally.value(), "test_loss": tally.loss / max(1, tally.count), "test_rate": rates.mean()}
 
 
 def gathered(shown: Tensor | None, output: Tensor, valid: Tensor | None, predict: str) -> Tensor:
-    """A sequence's output so far: the last one that counts, or the sum (whose argmax is the mean's)."""
+    """Each sequence's output so far [B, outputs]: the last one that counts, or (`mean`) the sum of those that do."""
     if shown is None:
         return output.clone()
     new = shown + output if predict == "mean" else output
     return new if valid is None else torch.where(valid[:, None], new, shown)
+
+
+def steps_of(batch: Batch) -> Tensor | int:
+    """Steps of each sequence that count, [B, 1]; one number where they are alike."""
+    return batch.timesteps if batch.lengths is None else batch.lengths[:, None]
 
 
 class Rates:
@@ -161,16 +166,8 @@ def as_weights(network: nn.Module, x: Tensor) -> Tensor:
 @torch.no_grad()
 def recalibrate(network: nn.Module, batches: Iterable[Batch]) -> None:
     """Take the norms' running statistics anew over whole sequences, as plain means: averaged weights have none of their own."""
-    found = norms(network)
-    momenta = [m.momentum for m in found]
-    for m in found:
-        m.reset_running_stats()
-        m.momentum = None
-    network.train()
-    for batch in batches:
-        state: Any = None
-        for t in range(batch.timesteps):
-            _, state = network(as_weights(network, batch.input(t)), state)
-    for m, momentum in zip(found, momenta):
-        m.momentum = momentum
-
+    with fresh_statistics(network):
+        for batch in batches:
+            state: Any = None
+            for t in range(batch.timesteps):
+                _, state = network(as_weights(network, batch.input(t)), state)

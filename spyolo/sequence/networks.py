@@ -1,7 +1,8 @@
-"""From a config to a network for a task: convolutional cells, dense cells, a readout."""
+"""From a config to a network for a task (convolutional cells, dense cells, a readout), and to the rule that trains it."""
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -9,15 +10,18 @@ import torch
 from torch import nn
 
 from spyolo.errors import InputError
+from spyolo.learning import SequenceRule, build_rule
 from spyolo.neurons import SURROGATES, ALIFUnit, Cell, LIFUnit, LTCUnit, Readout, Stack, build_gate, dense_cell
+from spyolo.running import build_optimizer
 from spyolo.sequence.config import SequenceConfig
-from spyolo.sequence.tasks.base import Task
+from spyolo.sequence.objectives import Objective
+from spyolo.sequence.tasks.base import Sizes, Task
 
 SPIKING = ("ltc", "lif", "alif", "snu")
 LAYER = re.compile(r"(?:(\d+)c(\d+)|p(\d+))")
 
 
-def build_network(config: SequenceConfig, task: Task) -> Stack:
+def build_network(config: SequenceConfig, task: Task | Sizes) -> Stack:
     """The config's network with weights drawn from its seed.
 
     Raises:
@@ -26,23 +30,21 @@ def build_network(config: SequenceConfig, task: Task) -> Stack:
     torch.manual_seed(config.seed)
     shape = task.inputs
     cells: list[Cell] = []
-    pools: list[nn.Module] = []
     if config.conv:
-        cells, pools, shape = conv_cells(config, shape)
+        cells, shape = conv_cells(config, shape)
     elif len(shape) > 1:
         raise InputError(f"task {config.task} shows pictures of {shape}: give conv, for example --conv 32c3-p2-64c3-p2")
-    features = config.embed if task.vocabulary else int(torch.tensor(shape).prod())
+    features = config.embed if task.vocabulary else math.prod(shape)
     for size in config.hidden:
         cell = dense_cell(config.cell, features, size, recurrent=config.recurrent, **unit_options(config))
         if "snu" in config.cell:
             cell.synapse.register_parameter("bias", None)  # the unit has one: its threshold
-        before = [*pools, *([nn.Flatten()] if config.conv and features != size and len(shape) > 1 else [])]
-        if task.vocabulary and not cells:
-            before = [nn.Embedding(task.vocabulary, config.embed)]
-        if before:
-            cell.synapse = nn.Sequential(*before, cell.synapse)
+        if len(shape) > 1:  # maps of convolutional cells
+            cell.synapse = nn.Sequential(nn.Flatten(), cell.synapse)
+        elif task.vocabulary and not cells:
+            cell.synapse = nn.Sequential(nn.Embedding(task.vocabulary, config.embed), cell.synapse)
         cells.append(cell)
-        pools, shape, features = [], (size,), size
+        shape, features = (size,), size
     readout: nn.Module = Readout(features, task.outputs, config.readout, decay=config.readout_decay, reads=config.reads)
     network = Stack(cells, readout, config.amp)
     if config.init == "xavier":
@@ -50,6 +52,27 @@ def build_network(config: SequenceConfig, task: Task) -> Stack:
     if config.gate_bias:
         bias_gates(network, config.gate_bias)
     return network.to(getattr(torch, config.dtype))
+
+
+def rule_for(config: SequenceConfig, network: nn.Module, objective: Objective) -> SequenceRule:
+    """The config's rule, around the config's optimizer.
+
+    Raises:
+        InputError: a rule that is not defined for these neurons, with the reason.
+    """
+    options: dict[str, Any] = {}
+    if config.rule == "fptt":
+        options = {"alpha": config.alpha, "form": config.form}
+    elif config.rule == "sltt":
+        options = {"steps": config.sltt_steps or None, "seed": config.seed}
+    elif config.rule == "eprop":
+        options = {"feedback": config.feedback}
+    elif config.rule == "ostl":
+        options = {"with_h": config.with_h}
+    optimizer = build_optimizer(config, network)
+    return build_rule(
+        config.rule, network, optimizer, objective.loss, parts=config.parts or None, mean=config.mean, clip=config.clip or None, **options
+    )
 
 
 def unit_options(config: SequenceConfig) -> dict[str, Any]:
@@ -68,9 +91,19 @@ def unit_options(config: SequenceConfig) -> dict[str, Any]:
     return chosen
 
 
-def conv_cells(config: SequenceConfig, shape: tuple[int, ...]) -> tuple[list[Cell], list[nn.Module], tuple[int, ...]]:
+def conv_cells(config: SequenceConfig, shape: tuple[int, ...]) -> tuple[list[Cell], tuple[int, ...]]:
     """Cells of `conv`: convolution with "same" padding and a batch norm shared over the steps; a pooling takes the current of the layer
-    before it, as in the reference. Returns the cells, no left-over pooling, and the shape after them."""
+    before it, as in the reference.
+
+    Args:
+        shape: of the task's pictures, (C, H, W).
+
+    Returns:
+        The cells, and the shape (C, H, W) that comes out of the last one.
+
+    Raises:
+        InputError: no pictures, neurons without convolutional layers, or a word of `conv` that is no layer or does not fit; names it.
+    """
     if len(shape) != 3:
         raise InputError(f"task {config.task} shows no pictures: conv does not go with it")
     if config.cell not in ("ltc", "lif", "alif"):
@@ -94,7 +127,7 @@ def conv_cells(config: SequenceConfig, shape: tuple[int, ...]) -> tuple[list[Cel
         synapse = nn.Sequential(nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(out))
         cells.append(Cell(synapse, conv_unit(config, out)))
         channels = out
-    return cells, [], (channels, height, width)
+    return cells, (channels, height, width)
 
 
 def conv_unit(config: SequenceConfig, channels: int) -> nn.Module:

@@ -23,15 +23,17 @@ Each = Callable[[Tensor, Tensor], Tensor]  # output [B, outputs], y -> loss of e
 
 
 def classes(output: Tensor, y: Tensor) -> Tensor:
+    """Cross-entropy of logits [B, classes] and classes int64 [B] -> [B], in nats."""
     return F.cross_entropy(output, y, reduction="none")
 
 
 def numbers(output: Tensor, y: Tensor) -> Tensor:
+    """Squared error of one number a sequence, output [B, 1] and y [B] -> [B]."""
     return (output.squeeze(-1) - y).square()
 
 
 def keys(output: Tensor, y: Tensor) -> Tensor:
-    """Sigmoid cross-entropy summed over the keys: the negative log-likelihood of a chord."""
+    """Sigmoid cross-entropy summed over the keys, a chord's negative log-likelihood: logits and y (0 or 1) [B, keys] -> [B], in nats."""
     return F.binary_cross_entropy_with_logits(output, y.to(output.dtype), reduction="none").sum(-1)
 
 

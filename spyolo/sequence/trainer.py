@@ -12,24 +12,24 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from spyolo.errors import InputError
 from spyolo.files import held, write_whole
-from spyolo.learning import AuxiliaryLoss, SequenceRule, build_rule, swapped
+from spyolo.learning import AuxiliaryLoss
 from spyolo.neurons import detach, leaves, map_state, norms
 from spyolo.run_folder import Layout, Row, RunFolder
-from spyolo.running import EpochOrder, build_optimizer, check_same_run, choose_device, load_moments, moments, stop_on_signals
+from spyolo.running import EpochOrder, check_same_run, choose_device, evaluated, load_moments, moments, stop_on_signals, weight_names
 from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import SequenceConfig
-from spyolo.sequence.networks import SPIKING, build_network
-from spyolo.sequence.objectives import Objective
+from spyolo.sequence.networks import SPIKING, build_network, rule_for
+from spyolo.sequence.saved import description
 from spyolo.sequence.tasks import build_task
 from spyolo.tensors import save_tensors
 
@@ -86,6 +86,10 @@ class SequenceTrainer:
                 if self.batch < self.per_epoch:
                     break
                 self.end_epoch()
+            if self.epoch >= self.config.epochs and self.objective.metric not in self.history[-1]:
+                self.history[-1] |= self.evaluate()  # it was stopped after an epoch without, and resumed with fewer epochs
+                self.write_history()
+                self.save()
         self.folder.close()
         return self.epoch >= self.config.epochs
 
@@ -134,14 +138,18 @@ class SequenceTrainer:
         self.history.append(row)
         self.meters.zero_()
         self.seconds, self.state = 0.0, None
-        self.folder.write_log(self.history)
-        self.folder.board(self.history)
-        self.folder.plot(self.history)
+        self.write_history()
         self.save()  # last: killed before it, the epoch's end is done again and writes the same
         if not self.quiet:
             metric = self.objective.metric
             told = f"  {metric} {row[metric]:.4f}" if metric in row else ""
             tqdm.write(f"epoch {self.epoch:>3}  loss {loss:.4f}{told}  {row['seconds']:.0f} s")
+
+    def write_history(self) -> None:
+        """The log, its events for TensorBoard, and its curves."""
+        self.folder.write_log(self.history)
+        self.folder.board(self.history)
+        self.folder.plot(self.history)
 
     def evaluate(self) -> Row:
         """Judge the chosen weights on the test; keep them as best.safetensors if they are."""
@@ -171,7 +179,12 @@ class SequenceTrainer:
             yield self.task.train_batch(chosen, self.epoch).to(self.device)
 
     def build_auxiliary(self) -> Any:
-        """Kag & Saligrama's loss for labels that come at the end."""
+        """Kag & Saligrama's loss for labels that come at the end, where it is asked for."""
+        if not (self.task.timesteps or self.objective.per_step or self.config.supervise == "every"):
+            raise InputError(
+                f"supervise {self.config.supervise} asks at steps that all sequences have, those of {self.config.task} differ in length: "
+                "use --supervise every"
+            )
         if self.config.supervise != "auxiliary":
             return None
         if self.objective.metric != "accuracy" or not self.parts:
@@ -210,31 +223,27 @@ class SequenceTrainer:
     def out_of_time(self) -> bool:
         return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started
 
-    @contextmanager
-    def evaluated_weights(self) -> Iterator[None]:
+    def evaluated_weights(self) -> AbstractContextManager[None]:
         """Inside, the network holds the weights that are evaluated, with norm statistics of their own where asked for."""
         update = self.rule.update
-        buffers = {k: v.clone() for k, v in self.network.named_buffers()}
-        with swapped(update.weights, update.average if self.config.weights_of == "average" else update.weights):
-            try:
-                if self.config.recalibrate and norms(self.network):
-                    order = EpochOrder(self.task.samples, self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
-                    engine.recalibrate(self.network, (self.task.train_batch(i, 0).to(self.device) for i in order))
-                yield
-            finally:
-                for k, v in self.network.named_buffers():
-                    v.copy_(buffers[k])
-                self.network.train()
+        chosen = update.average if self.config.weights_of == "average" else update.weights
+        return evaluated(self.network, update.weights, chosen, self.retake)
+
+    def retake(self) -> None:
+        """Norm statistics for the weights that are in."""
+        if self.config.recalibrate and norms(self.network):
+            order = EpochOrder(self.task.samples, self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
+            engine.recalibrate(self.network, (self.task.train_batch(i, 0).to(self.device) for i in order))
 
     def told(self, metrics: dict[str, float]) -> dict[str, Any]:
         notes = {"epoch": self.epoch, "weights_of": self.config.weights_of, "metrics": metrics}
-        return {"format": "spyolo-sequence-1", "config": self.config.to_dict(), "notes": notes}
+        return description(self.config, self.task.sizes, notes)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """The whole state of the run, atomically."""
-        names = self.weight_names()
+        names = weight_names(self.network, self.rule.update.weights)
         tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.network.state_dict().items()}
         for kind, values in self.rule.update.state_dict().items():
             tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
@@ -264,11 +273,6 @@ class SequenceTrainer:
             {k: kept[k] if isinstance(v, Tensor) else [kept[f"{k}.{i}"].to(self.device) for i in range(len(v))] for k, v in now.items()}
         )
 
-    def weight_names(self) -> list[str]:
-        """Names of the trained weights in the optimizer's order."""
-        by_id = {id(p): name for name, p in self.network.named_parameters()}
-        return [by_id[id(w)] for w in self.rule.update.weights]
-
     def load(self) -> None:
         """Take up the run where its last checkpoint left it."""
         tensors, metadata = self.folder.load_last()
@@ -278,7 +282,7 @@ class SequenceTrainer:
                 self.folder.last, position, learning, self.config, self.per_epoch,
                 anew="to learn with another, start a new run", fixed="batch and limit",
             )  # fmt: skip
-            names = self.weight_names()
+            names = weight_names(self.network, self.rule.update.weights)
             self.network.load_state_dict(under("model.", tensors))
             with torch.no_grad():
                 for kind, values in self.rule.update.state_dict().items():
@@ -309,27 +313,6 @@ class SequenceTrainer:
             _, tree = self.network(engine.as_weights(self.network, first.input(0)), None)
         values = iter([kept[str(i)].to(self.device) for i in range(len(kept))])
         self.state = map_state(lambda _: next(values), tree)
-
-
-def rule_for(config: SequenceConfig, network: nn.Module, objective: Objective) -> SequenceRule:
-    """The config's rule, around the config's optimizer.
-
-    Raises:
-        InputError: a rule that is not defined for these neurons, with the reason.
-    """
-    options: dict[str, Any] = {}
-    if config.rule == "fptt":
-        options = {"alpha": config.alpha, "form": config.form}
-    elif config.rule == "sltt":
-        options = {"steps": config.sltt_steps or None, "seed": config.seed}
-    elif config.rule == "eprop":
-        options = {"feedback": config.feedback}
-    elif config.rule == "ostl":
-        options = {"with_h": config.with_h}
-    optimizer = build_optimizer(config, network)
-    return build_rule(
-        config.rule, network, optimizer, objective.loss, parts=config.parts or None, mean=config.mean, clip=config.clip or None, **options
-    )
 
 
 def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

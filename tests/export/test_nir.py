@@ -10,11 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from spyolo.cli import run
 from spyolo.detection import build_detector
 from spyolo.errors import InputError
 from spyolo.neurons import ALIFUnit, Cell, LIFUnit, LTCUnit, StaticGate, dense_ltc
 from spyolo.neurons.readout import Readout
 from spyolo.neurons.stack import Stack
+from spyolo.sequence import load
+from spyolo.sequence.config import SequenceConfig
+from spyolo.sequence.tasks import adding
+from spyolo.sequence.trainer import SequenceTrainer
 
 nir = pytest.importorskip("nir")
 
@@ -145,3 +150,17 @@ def test_bad_files_and_foreign_graphs_are_told(tmp_path: Path):
         from_nir(nir.NIRGraph.from_list(nir.Linear(np.eye(2)), nir.IF(ones, ones)))
     with pytest.raises(InputError, match="v_reset"):
         from_nir(nir.NIRGraph.from_list(nir.Linear(np.eye(2)), nir.LIF(ones, ones, 0 * ones, ones, ones), nir.Linear(np.eye(2))))
+
+
+def test_the_command_line_writes_the_network_of_a_run(tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.setattr(adding, "EPOCH", 1)
+    monkeypatch.setattr(adding, "TESTS", 4)
+    changes = {"cell": "lif", "hidden": "6", "timesteps": 5, "batch": 2, "epochs": 1, "device": "cpu", "out": str(tmp_path / "run")}
+    assert SequenceTrainer(SequenceConfig().updated(changes), quiet=True).fit()
+    weights, out = str(tmp_path / "run" / "best.safetensors"), str(tmp_path / "out")
+    assert run("export", ["--format", "nir", "--weights", weights, "--out", out]) == 0
+    assert f"wrote {out}/model.nir" in capsys.readouterr().out
+    again, x = read_nir(tmp_path / "out" / "model.nir"), torch.rand(3, 2)
+    torch.testing.assert_close(again(x)[0], load(weights)[0](x)[0])
+    assert run("export", ["--weights", weights, "--out", out]) == 2  # as ONNX: no detector
+    assert capsys.readouterr().err.count("\n") == 1

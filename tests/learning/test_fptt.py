@@ -230,6 +230,7 @@ def test_paper_without_a_second_forward_is_an_error():
     w.sum().backward()
     with pytest.raises(RuntimeError, match=r"needs step\(closure\)"):
         rule.step()
+    assert torch.equal(w, weight())  # nothing has been moved
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -98,6 +98,25 @@ def test_convolutions_with_average_pooling():
     assert largest_difference(found, {name: w.grad for name, w in net.named_parameters()}) < 1e-10
 
 
+@pytest.mark.parametrize("pool", [nn.Flatten(), nn.AvgPool2d(2), nn.Sequential(nn.AvgPool2d(2), nn.Flatten())])
+def test_a_layer_without_weights_lets_the_signal_through(pool):
+    """It has nothing to learn; the layer below it has."""
+    torch.manual_seed(0)
+    convolution = Cell(nn.Conv2d(1, 3, 3, padding=1), LIFUnit(0.8, 0.3, detach_reset=True))
+    features = 3 * 64 // (1 if isinstance(pool, nn.Flatten) else 4)
+    net = Stack([convolution, Cell(pool, LIFUnit(0.8, 0.3, detach_reset=True))], Readout(features, 2)).double()
+    x, y = 2 * torch.randn(5, 2, 1, 8, 8, dtype=torch.float64), torch.randn(5, 2, 2, dtype=torch.float64)
+    found = rule_gradients("ottt", net, x, y)
+    step, total, state = cut_between_layers(net), 0.0, None
+    net.zero_grad()
+    for t in range(5):
+        output, state = step(x[t], state)
+        total = total + (1.0 + 0.1 * t) * nn.functional.mse_loss(output, y[t])
+    total.backward()
+    assert net.cells[0].synapse.weight.grad.abs().sum() > 0
+    assert largest_difference(found, {name: w.grad for name, w in net.named_parameters()}) < 1e-10
+
+
 @pytest.mark.parametrize("parts", [1, "all"])
 def test_it_learns(parts):
     from spyolo.learning import build_rule

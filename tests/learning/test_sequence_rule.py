@@ -155,6 +155,20 @@ def test_sltt_k_learns_at_k_steps():
     assert len(seen) == 2
 
 
+@pytest.mark.parametrize("asked", [[5], [1, 3, 5], range(T)])
+def test_sltt_k_draws_among_the_steps_with_a_target_and_mean_divides_by_those_it_learned_at(asked):
+    net, (x, target) = network(), sequence()
+    rule, seen = build_rule("sltt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, steps=2, mean=True), []
+    net.readout.linear.bias.register_hook(seen.append)
+    rule.hold = True
+    rule.start(T, targets=len(asked))
+    for t in range(T):
+        rule.step(x[t], target if t in asked else None)
+    rule.finish()
+    assert len(seen) == min(2, len(asked))
+    torch.testing.assert_close(net.readout.linear.bias.grad, sum(seen) / len(seen))
+
+
 def test_names_and_options_that_make_no_sense():
     net = network()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)

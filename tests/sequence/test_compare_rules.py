@@ -38,6 +38,30 @@ def test_a_comparison_and_the_same_command_again(tmp_path, capsys, monkeypatch):
     assert run("compare_rules", command) == 0
 
 
+def test_a_run_of_other_options_is_not_taken_for_one_of_these(tmp_path, capsys):
+    command = ["--rules", "fptt", "--seeds", "0", "--out", str(tmp_path), *TINY]
+    assert run("compare_rules", command) == 0
+    begun = (tmp_path / "fptt-0" / "config.yaml").read_text()
+    capsys.readouterr()
+    assert run("compare_rules", [*command, "--lr", "0.5", "--alpha", "0.2"]) == 2
+    said = capsys.readouterr().err
+    assert "already holds another run (alpha 0.05, not 0.2, lr 0.005, not 0.5); give another --out, or the options" in said
+    assert said.count("\n") == 1 and (tmp_path / "fptt-0" / "config.yaml").read_text() == begun
+
+
+@pytest.mark.parametrize("wrong", [["--lengths", "1"], ["--rules", "fptt,ottt"], ["--rules", "fptt,fptt:ltc:9"]])
+def test_a_mistake_is_told_before_anything_is_trained(tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr(SequenceTrainer, "fit", lambda self: pytest.fail("trained"))
+    assert run("compare_rules", ["--rules", "fptt", "--out", str(tmp_path), *TINY, *wrong]) == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_costs_are_those_of_the_adding_problem(monkeypatch):
+    config = SequenceConfig().updated({"task": "mnist", "conv": "4c3-p2"})
+    assert "shows no pictures" in refused(compare.costs, {"fptt": config}, [10])
+    assert compare.costs({"fptt": config}, []) == []
+
+
 def test_memory_of_bptt_grows_with_the_length_and_that_of_fptt_does_not():
     config = SequenceConfig().updated({"hidden": "64", "batch": 32})  # megabytes: what Python and malloc keep for themselves is noise
     rows = compare.costs(compare.contenders(["bptt", "fptt:ltc:0"], config), [25, 200])
@@ -56,7 +80,8 @@ def test_contenders_that_there_are_not(tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--seeds", "one"], "--seeds takes whole numbers"), (["--seeds", ","], "--seeds is empty"), (["--lengths", "0"], "not negative"),
+    [(["--seeds", "one"], "--seeds takes whole numbers"), (["--seeds", ","], "--seeds is empty"), (["--lengths", "4,1"], "2 steps or more"),
+     (["--lengths", "-4"], "not negative"), (["--timesteps", "1"], "2 timesteps or more"),
      (["--rules", ","], "--rules is empty"), (["--rule", "fptt"], "unrecognized arguments")],
 )  # fmt: skip
 def test_bad_command_lines_are_answered_in_one_line(arguments, said, capsys):

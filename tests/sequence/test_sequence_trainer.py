@@ -6,9 +6,10 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from official_files import refused, write_mnist
+from official_files import refused, write_mnist, write_wav
 
 from spyolo.cli import run
 from spyolo.errors import InputError
@@ -137,6 +138,35 @@ def test_runs_that_are_refused(tmp_path):
         config(tmp_path / "a", supervise="auxiliary", rule="eprop")
     with pytest.raises(InputError, match="eprop"):
         SequenceTrainer(config(tmp_path / "a", rule="eprop", cell="ltc", readout="gated", reads="output"))
+
+
+@pytest.mark.parametrize("supervise", ["last", "parts", "auxiliary"])
+def test_sequences_of_unequal_length_are_asked_at_every_step(tmp_path, supervise):
+    """The last step of a batch, or the end of its parts, is one that shorter sequences do not have."""
+    for name, samples in (("0_ann_0", 400), ("1_ann_0", 800), ("0_bob_0", 400)):
+        write_wav(tmp_path / f"{name}.wav", 1000 * np.sin(np.arange(samples)))
+    changes = {"task": "digits", "data": str(tmp_path), "test_speakers": "bob", "timesteps": 0, "parts": 1, "reads": "output"}
+    said = refused(SequenceTrainer, config(tmp_path / "a", supervise=supervise, **changes))
+    assert f"supervise {supervise} asks at steps that all sequences have" in said and "use --supervise every" in said
+    assert SequenceTrainer(config(tmp_path / "a", supervise="every", epochs=1, **changes), quiet=True).fit()
+
+
+def test_a_run_that_ends_earlier_than_it_was_meant_to_is_evaluated(tmp_path):
+    whole = SequenceTrainer(config(tmp_path / "run", epochs=3, eval_every=3), quiet=True)
+    stop_after(whole, 4)
+    assert not whole.fit() and whole.epoch == 1
+    short = load_sequence_config(tmp_path / "run" / "config.yaml").updated({"epochs": 1})
+    trainer = SequenceTrainer(short, resume=True, quiet=True)
+    assert trainer.fit() and trainer.history[-1]["mse"] == trainer.best
+    assert SequenceTrainer(short, resume=True, quiet=True).history == trainer.history
+
+
+def test_a_run_goes_on_with_its_own_lambda_only(tmp_path):
+    """In the form `paper` it is a gradient."""
+    assert SequenceTrainer(config(tmp_path / "run", epochs=1), quiet=True).fit()
+    assert SequenceTrainer(config(tmp_path / "run", form="reference"), resume=True, quiet=True).epoch == 1
+    said = refused(SequenceTrainer, config(tmp_path / "run", form="paper"), resume=True)
+    assert "is of form feddyn, whose lambda means another thing than that of paper" in said
 
 
 def test_a_run_goes_on_with_its_own_rule_only(tmp_path):

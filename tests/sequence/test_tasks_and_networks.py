@@ -8,7 +8,9 @@ import pytest
 import torch
 from official_files import refused, write_mnist
 
-from spyolo.neurons import LTCUnit
+from spyolo.errors import InputError
+from spyolo.neurons import DENSE_GATES, LTCUnit, Readout
+from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import SequenceConfig, load_sequence_preset, sequence_presets
 from spyolo.sequence.engine import evaluate, gathered, questions
 from spyolo.sequence.networks import build_network
@@ -55,6 +57,11 @@ def test_answering_one_has_an_error_of_a_sixth():
     assert float((targets - 1).square().mean()) == pytest.approx(1 / 6, abs=0.02)
 
 
+def test_a_mark_in_each_half_needs_two_steps():
+    assert Adding(2, 4).train_batch([0, 1, 2, 3], 0).inputs.shape == (2, 4, 2)
+    assert "needs 2 timesteps or more, got 1" in refused(build_task, config(timesteps=1))
+
+
 # --- text ---
 
 
@@ -68,6 +75,13 @@ def test_windows_go_on_from_one_another(tmp_path):
     assert ((letters[1:] - letters[:-1]) % 26 == 1).all()  # the alphabet goes on over the border of the windows
     assert first.input(1).argmax(-1).equal(first.targets[0])
     assert sum(b.targets.numel() for b in task.test_batches(1)) <= 50 and task.samples == (900 // 4 - 1) // 40 * 4
+
+
+def test_a_limit_on_a_text_is_one_on_its_windows(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("to be or not to be " * 100)
+    chosen = config(task="char", data=str(path), timesteps=10, batch=4)
+    assert build_task(chosen).samples == 4 * 42 and build_task(chosen.updated({"limit": 8})).samples == 8
 
 
 # --- what is asked when, and the figures ---
@@ -106,6 +120,18 @@ def test_steps_behind_a_sequence_s_end_count_for_nothing():
     assert tally.value() == 1 and tally.count == 1
     ended = gathered(torch.ones(2, 2), outputs, valid, "last")
     assert ended.tolist() == [[1, 1], [5, 0]] and gathered(torch.ones(2, 2), outputs, None, "mean").tolist() == [[1, 10], [6, 1]]
+
+
+def test_the_mean_output_of_a_sequence_is_over_its_own_steps():
+    class Counting(torch.nn.Linear):  # output at step t: the input, 2 t
+        def forward(self, x, state):
+            return x, None
+
+    inputs = torch.arange(4.0)[:, None, None].expand(4, 2, 1) * 2
+    for lengths, error in ((None, 0.0), (torch.tensor([4, 2]), 2.0)):  # means 3 and 1
+        batch = Batch(inputs, torch.tensor([3.0, 3.0]), 4, lengths)
+        found = evaluate(Counting(1, 1), MSE, [batch], predict="mean")
+        assert found["mse"] == pytest.approx(error)
 
 
 # --- networks ---
@@ -148,6 +174,44 @@ def test_convolutions_are_read_from_a_word(tmp_path):
     assert "ltc, lif or alif" in refused(build_network, chosen.updated({"cell": "lstm"}), task)
     assert "give conv" in refused(build_network, chosen.updated({"conv": ""}), task)
     assert "no pictures" in refused(build_network, chosen, Adding(4, 2))
+
+
+@pytest.mark.parametrize("hidden", [(8,), ()])
+def test_maps_are_flattened_whatever_follows_them(tmp_path, hidden):
+    """Here as many features as the dense layer has neurons; and no dense layer at all."""
+    chosen = config(task="mnist", data=str(write_mnist(tmp_path)), conv="2c3-p14", hidden=hidden, timesteps=2)
+    task = build_task(chosen)
+    for reads in ("output", "membrane"):
+        network = build_network(chosen.updated({"reads": reads}), task)
+        assert network(task.train_batch([0, 1], 0).input(0), None)[0].shape == (2, 10)
+
+
+@pytest.mark.parametrize("adaptive", [False, True])
+@pytest.mark.parametrize("gate", DENSE_GATES)
+def test_every_gate_on_offer_works_in_a_dense_layer(gate, adaptive):
+    network = build_network(config(gate=gate, hidden="5, 4", adaptive=adaptive), Adding(4, 2))
+    state = None
+    for _ in range(3):
+        output, state = network(torch.ones(3, 2), state)
+    output.sum().backward()
+    assert output.shape == (3, 1) and all(p.grad is not None for p in network.cells[0].unit.gate.parameters())
+    with pytest.raises(InputError, match="gate must be one of concat_linear, sum_linear, static"):
+        config(gate="depthwise")
+
+
+def test_a_learned_readout_begins_with_some_of_the_past():
+    assert Readout(2, 1, "learned", decay=0.9).logit.sigmoid().item() == pytest.approx(0.9)
+    with pytest.raises(ValueError, match=r"decay must be in \(0, 1\)"):
+        Readout(2, 1, "learned", decay=0.0)
+    with pytest.raises(InputError, match="readout learned starts from a readout_decay over 0"):
+        config(readout="learned", readout_decay=0)
+    assert config(readout="leaky", readout_decay=0).readout_decay == 0
+
+
+def test_seeds_are_numbers_that_a_generator_takes():
+    with pytest.raises(InputError, match="seed must be between 0 and 4294967295"):
+        config(seed=20261126151500)
+    assert config(seed=2**32 - 1).seed == 2**32 - 1
 
 
 def test_words_are_embedded(tmp_path):

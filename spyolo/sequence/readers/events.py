@@ -45,8 +45,15 @@ def checked(events: Events, width: int, height: int, where: str | Path) -> Event
 
 
 def frame_numbers(events: Events, frames: int, by: str) -> np.ndarray:
-    """The frame each event falls into, [N] in 0..frames-1: `time` cuts the span of the events into equal times, `count` into equal
-    numbers of events (the last frame takes the rest, as in the DVS-Gesture models)."""
+    """The frame each of N events falls into: int64 [N] in 0..frames-1.
+
+    Args:
+        by: `time` cuts the span of the events into equal times, `count` into equal numbers of events (the last frame takes the rest, as
+            in the DVS-Gesture models).
+
+    Raises:
+        ValueError: any other `by`.
+    """
     count = len(events.t)
     if by == "count":
         return np.minimum(np.arange(count) // max(1, count // frames), frames - 1)

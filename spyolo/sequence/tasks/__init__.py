@@ -82,7 +82,7 @@ def build_task(config: SequenceConfig) -> Task:
     if config.task not in TASKS:
         raise InputError(f"task must be one of {', '.join(TASKS)}; got {config.task!r}")
     task = TASKS[config.task](config)
-    if config.limit and not task.streams:
+    if config.limit:
         task.samples = min(task.samples, config.limit)
     return task
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from spyolo.errors import InputError
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import MSE
 from spyolo.sequence.tasks.base import Task
@@ -16,6 +17,9 @@ class Adding(Task):
     """Inputs [T, B, 2]: a value from U(0, 1) and a mark, which is 1 once in each half; target: the sum of the two marked values.
 
     Always answering 1 has an error of 1/6. Sequences are never shown twice; the test's are drawn once.
+
+    Raises:
+        InputError: fewer than 2 steps (0: 200), for there is a mark in each half.
     """
 
     inputs, outputs, objective = (2,), 1, MSE
@@ -23,6 +27,8 @@ class Adding(Task):
     def __init__(self, timesteps: int = 200, batch: int = 128, seed: int = 0) -> None:
         super().__init__(seed)
         self.timesteps, self.samples, self.tests = timesteps or 200, EPOCH * batch, TESTS
+        if self.timesteps < 2:
+            raise InputError(f"the adding problem marks a number in each half of its steps: it needs 2 timesteps or more, got {timesteps}")
 
     def train_batch(self, indices: list[int], epoch: int) -> Batch:
         return self.draw(len(indices), self.drawn(1, epoch, indices[0]))

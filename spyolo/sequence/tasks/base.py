@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import Objective
+
+
+class Sizes(NamedTuple):
+    """What a network must know of its task, see `Task`."""
+
+    inputs: tuple[int, ...]
+    outputs: int
+    vocabulary: int = 0
 
 
 class Task(ABC):
@@ -35,6 +44,10 @@ class Task(ABC):
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
+
+    @property
+    def sizes(self) -> Sizes:
+        return Sizes(self.inputs, self.outputs, self.vocabulary)
 
     @abstractmethod
     def train_batch(self, indices: list[int], epoch: int) -> Batch:

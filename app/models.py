@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from spyolo.checkpoint import WeightsInfo, info_from_metadata, load_detector
+from spyolo.checkpoint import WeightsInfo, check_pictures, info_from_metadata, load_detector
 from spyolo.data import SAMPLE_CLASSES
 from spyolo.detection import SpikingYOLO
 from spyolo.errors import InputError
@@ -23,6 +23,7 @@ from spyolo.predictor import Predictor
 from spyolo.summary import twin_counts
 
 KEPT = 3  # models in memory
+WHY_PICTURES = "the page shows pictures, which have 3"
 
 
 def knows_drawn(info: WeightsInfo) -> bool:
@@ -152,7 +153,7 @@ class Models:
             key = stamp(path)
             if key not in self._loaded:
                 detector, info = load_detector(path)
-                takes_pictures(info, path)
+                check_pictures(info.spec, path, WHY_PICTURES)
                 self._loaded[key] = Model(name, detector.to(self.device), info, self.device)
                 while len(self._loaded) > KEPT:
                     self._loaded.popitem(last=False)
@@ -189,18 +190,13 @@ def read_head(path: Path) -> WeightsInfo:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return takes_pictures(info_from_metadata(file.metadata() or {}, path), path)
+            info = info_from_metadata(file.metadata() or {}, path)
+            check_pictures(info.spec, path, WHY_PICTURES)
+            return info
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{path}: not a whole safetensors file ({error})") from error
-
-
-def takes_pictures(info: WeightsInfo, path: Path) -> WeightsInfo:
-    """The description as it is. Raises InputError where the detector takes something else than pictures."""
-    if info.spec.in_channels != 3:
-        raise InputError(f"{path}: takes {info.spec.in_channels} channels (an event camera has 2); the page shows pictures, which have 3")
-    return info
 
 
 def short(path: Path, taken: set[str]) -> str:

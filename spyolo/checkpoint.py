@@ -152,6 +152,12 @@ def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = 
     return detector.to(dtype).eval(), info
 
 
+def check_pictures(spec: DetectorSpec, path: str | Path, because: str) -> None:
+    """Raises InputError where a detector takes something else than pictures; `because`: why it must take these, and what to do."""
+    if spec.in_channels != 3:
+        raise InputError(f"{path}: takes {spec.in_channels} channels (an event camera has 2); {because}")
+
+
 def initialise(detector: SpikingYOLO, path: str | Path) -> list[str]:
     """Warm start: copy every tensor that fits in name and shape (the ANN twin's fit a spiking detector's convolutions and norms).
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Self
 
 from spyolo.errors import InputError
-from spyolo.settings import Settings, load_settings, names_in, option
+from spyolo.settings import MOST_SEED, Settings, load_settings, names_in, option
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -110,7 +110,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class Run:
     out: str = option("runs/train", "run folder")
-    seed: int = option(0, "seed of weights, order and augmentation", low=0, high=2**32 - 1)
+    seed: int = option(0, "seed of weights, order and augmentation", low=0, high=MOST_SEED)
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
     init: str = option("", "weights file to start from: its tensors that fit (a warm start)")
     save_seconds: float = option(60.0, "seconds between checkpoints inside an epoch", low=0)

@@ -130,9 +130,7 @@ def train_batch(
     return log_of(detector, total / sum(plan), terms, states, share)
 
 
-def log_of(
-    detector: SpikingYOLO, loss: Tensor, terms: Sequence[LossParts], states: Sequence[DetectorState], share: float
-) -> StepLog:  # fmt: skip
+def log_of(detector: SpikingYOLO, loss: Tensor, terms: Sequence[LossParts], states: Sequence[DetectorState], share: float) -> StepLog:
     """The log of a batch's last step: terms and states of each piece, which is `share` of the batch."""
     box, objectness, classes = (torch.stack(t).detach().sum() for t in zip(*terms))
     fired = [firing_rates(detach(state)) for state in states] if detector.spiking else [{}]

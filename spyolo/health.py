@@ -15,6 +15,7 @@ from spyolo.detection import DetectorState
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 from spyolo.neurons import first_not_finite, sum_of
+from spyolo.running import weight_names
 
 DEAD, SATURATED = 1e-4, 0.9  # mean firing rate of a layer over an epoch
 IN_A_ROW = 20  # batches left out one after another: no accident any more, the weights are broken
@@ -54,11 +55,10 @@ class Watch:
     """
 
     def __init__(self, detector: nn.Module, weights: Sequence[Tensor], skip: bool = False, peers: Peers = ALONE) -> None:
-        names = {id(p): name for name, p in detector.named_parameters()}
         trained = {id(w) for w in weights}
         self.detector, self.skip, self.peers = detector, skip, peers
         self.weights = [p for p in detector.parameters() if id(p) in trained]  # in forward order
-        self.names = [names[id(w)] for w in self.weights]
+        self.names = weight_names(detector, self.weights)
         self.layers: list[str] = []
         self.rows: list[Tensor] = []  # one a part: loss, norm of each gradient, and of a batch's last part `layer_sums`
         self.batches: list[int] = []  # the batch each row belongs to

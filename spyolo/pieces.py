@@ -7,6 +7,7 @@ adds its own piece; `spyolo publish` puts the log into the manifest.
 from __future__ import annotations
 
 import json
+import warnings
 from typing import Any
 
 from spyolo.checkpoint import load_tensors
@@ -37,13 +38,17 @@ def this_piece(config: Config, before: list[Piece], *, epochs: float, seconds: f
     return {"from": start} | {name: getattr(config, name) for name in FROM_CONFIG} | done
 
 
-def repeats(config: Config, pieces: list[Piece]) -> list[int]:
-    """Which of `pieces`, counted from 1, were shown the same crops in the same order as this run will be.
+def warn_of_repeats(config: Config, pieces: list[Piece]) -> None:
+    """Warn where this run will show the same crops in the same order as some of `pieces` did.
 
     Order and augmentation are functions of seed, epoch and picture, and a network knows them again after one epoch (docs/recipe.md).
     """
     same = {name: getattr(config, name) for name in ("seed", "size", "augment")}
-    return [i for i, piece in enumerate(pieces, 1) if same.items() <= piece.items()]
+    again = [str(i) for i, piece in enumerate(pieces, 1) if same.items() <= piece.items()]
+    if again:
+        named = f"piece{'s' * (len(again) > 1)} {', '.join(again)} of {config.init}"
+        why = f"{named} had seed {config.seed} too: the same crops in the same order; another --seed brings new ones"
+        warnings.warn(why, stacklevel=3)
 
 
 def origin(pieces: list[Piece]) -> str:

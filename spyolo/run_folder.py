@@ -96,6 +96,12 @@ class RunFolder:
             warnings.warn(f"{error}; going on from {self.previous}", stacklevel=2)
             return found
 
+    def record(self, history: Sequence[Row]) -> None:
+        """The log, its events for TensorBoard, and its curves, with a new newest row."""
+        self.write_log(history)
+        self.board(history)
+        self.plot(history)
+
     def write_log(self, history: Sequence[Row]) -> None:
         """The whole history as CSV; an empty cell where an epoch was not evaluated."""
         out = io.StringIO()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -79,6 +80,11 @@ def build_optimizer(config: Settings, model: nn.Module) -> torch.optim.Optimizer
         return torch.optim.Adamax(groups, config.lr, betas=betas)
     kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
     return kind(groups, config.lr, betas=betas, fused=True)
+
+
+def cosine_rate(config: Settings, done: float) -> float:
+    """From `lr` down to `lr_final` of it along a cosine; `done`: share of the run that is over, in [0, 1]."""
+    return float(config.lr * (config.lr_final + (1 - config.lr_final) * (1 + math.cos(math.pi * done)) / 2))
 
 
 class Stoppable(Protocol):
@@ -167,7 +173,7 @@ def evaluated(model: nn.Module, weights: list[Tensor], shown: list[Tensor], reta
             model.train()
 
 
-def weight_names(model: nn.Module, weights: list[Tensor]) -> list[str]:
+def weight_names(model: nn.Module, weights: Sequence[Tensor]) -> list[str]:
     """The model's names of these weights of it, in their order."""
     by_id = {id(p): name for name, p in model.named_parameters()}
     return [by_id[id(w)] for w in weights]

@@ -22,6 +22,7 @@ from spyolo.errors import InputError
 from spyolo.files import one_line, read_limited, shortened
 
 MOST_BYTES = 1 << 17  # of a config file
+MOST_SEED = 2**32 - 1  # times EpochOrder's factor it still fits a generator
 Field = tuple[str, "dataclasses.Field[Any]", Any]  # its section, the dataclass field, its type
 S = TypeVar("S", bound="Settings")
 

@@ -8,7 +8,6 @@ Several processes (`peers`) run it together, each on its share of every batch; t
 from __future__ import annotations
 
 import json
-import math
 import time
 import warnings
 from collections import deque
@@ -31,18 +30,19 @@ from spyolo.files import held, write_whole
 from spyolo.health import Watch, counts, told
 from spyolo.learning import EMA
 from spyolo.neurons import norms
-from spyolo.pieces import Piece, pieces_of, repeats, this_piece
+from spyolo.pieces import Piece, pieces_of, this_piece, warn_of_repeats
 from spyolo.run_folder import Row, RunFolder
 from spyolo.running import (
     build_optimizer,
     check_same_run,
     choose_device,
+    cosine_rate,
     evaluated,
     load_moments,
     moments,
     stop_on_signals,
     weight_names,
-)  # fmt: skip
+)
 
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
@@ -82,10 +82,8 @@ class Trainer:
         self.untouched = initialise(self.detector, config.init) if self.warm else []
         peers.copy_first_(list(self.detector.state_dict().values()))
         self.pieces: list[Piece] = pieces_of(config.init) if self.warm else []
-        if (again := repeats(config, self.pieces)) and peers.first:
-            named = f"piece{'s' * (len(again) > 1)} {', '.join(map(str, again))}"
-            why = f"{named} of {config.init} had seed {config.seed} too: the same crops in the same order; another --seed brings new ones"
-            warnings.warn(why, stacklevel=2)
+        if peers.first:
+            warn_of_repeats(config, self.pieces)
         self.loss = builders.loss(config)
         self.optimizer = build_optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)
@@ -131,7 +129,8 @@ class Trainer:
         """Resumed with fewer epochs than it was meant to have, a run may end at one that was not evaluated: evaluate it now."""
         if "voc10_ap50" not in self.history[-1]:
             self.history[-1] |= self.scores()
-            self.write_history()
+            if self.peers.first:
+                self.folder.record(self.history)
             self.save()
 
     def take_folder(self, stack: ExitStack) -> None:
@@ -187,7 +186,8 @@ class Trainer:
         self.history.append(row)
         self.meters.zero_()
         self.rates, self.skipped, self.seconds = {}, 0, 0.0
-        self.write_history()
+        if self.peers.first:
+            self.folder.record(self.history)
         self.save()  # last: killed before it, the epoch's end is done again and writes the same; killed after it, nothing is missing
         if not self.quiet:
             scores = f"  mAP@0.5 {row['voc10_ap50']:.3f}" if "voc10_ap50" in row else ""
@@ -196,13 +196,6 @@ class Trainer:
             tqdm.write(f"epoch {self.epoch:>3}  loss {row['loss']:.3f}{rate}  {row['seconds']:.0f} s{scores}{left_out}")
         if self.peers.first and (unwell := told(rates)):
             tqdm.write(f"epoch {self.epoch:>3}  {unwell}")
-
-    def write_history(self) -> None:
-        """The log, its events for TensorBoard, and its curves."""
-        if self.peers.first:
-            self.folder.write_log(self.history)
-            self.folder.board(self.history)
-            self.folder.plot(self.history)
 
     def scores(self) -> Row:
         """An evaluation's entries of the log."""
@@ -243,7 +236,7 @@ class Trainer:
         done = (self.epoch + self.batch / self.per_epoch) / c.epochs
         ramp = min(1.0, (self.epoch * self.per_epoch + self.batch + 1) / max(1.0, c.warmup * self.per_epoch))
         for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * ramp * (c.lr_final + (1 - c.lr_final) * (1 + math.cos(math.pi * done)) / 2)
+            group["lr"] = ramp * cosine_rate(c, done)
 
     def gather(self, log: engine.StepLog | None) -> None:
         """Add a batch to the epoch's means; on the device."""
@@ -285,6 +278,7 @@ class Trainer:
         return evaluated(self.detector, self.rule.weights, chosen, self.retake_statistics)
 
     def retake_statistics(self) -> None:
+        """Norm statistics for the weights that are in."""
         if self.config.recalibrate and norms(self.detector) and not self.config.freeze_norms:
             batches = builders.calibration_batches(self.config, self.workers, self.train_set.voc, self.peers)
             engine.recalibrate(self.detector, batches, self.timesteps, device=self.device, amp=self.config.amp)

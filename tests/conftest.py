@@ -13,6 +13,7 @@ from PIL import Image
 from spyolo.config import Config
 from spyolo.data.annotation import Annotation, Thing, write_annotation
 from spyolo.neurons.fused import Compiling
+from spyolo.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -33,6 +34,13 @@ def compiler_on_request(request: pytest.FixtureRequest, compiler: bool, monkeypa
 
 class MakeDevkit(Protocol):
     def __call__(self, things: dict[str, list[Thing]], year: str = ..., split: str = ..., size: tuple[int, int] = ...) -> Path: ...
+
+
+@pytest.fixture
+def unadorned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs draw no curves and tell TensorBoard nothing: that takes longer than training here."""
+    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
+    monkeypatch.setattr(RunFolder, "board", lambda *_: None)
 
 
 @pytest.fixture

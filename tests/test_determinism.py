@@ -6,17 +6,12 @@ import pytest
 import torch
 
 from spyolo.checkpoint import load_tensors
-from spyolo.run_folder import RunFolder
 from spyolo.trainer import Trainer
 
 RUN = {"limit": 8, "val_limit": 2, "recalibrate": 1, "eval_every": 2, "epochs": 2, "plain_epochs": 1, "batch": 2}  # mosaics, then none
 
 
-@pytest.fixture(autouse=True)
-def unadorned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing curves takes longer than training here."""
-    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
-    monkeypatch.setattr(RunFolder, "board", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("unadorned")
 
 
 @pytest.mark.slow

@@ -17,17 +17,12 @@ from spyolo.detection import LossParts, SpikingYOLO, build_detector
 from spyolo.errors import InputError
 from spyolo.health import NotFinite, Watch, check_state, told
 from spyolo.predictor import Predictor
-from spyolo.run_folder import RunFolder
 from spyolo.trainer import Trainer
 
 SHORT = {"limit": 12, "val_limit": 2, "recalibrate": 0, "eval_every": 9, "epochs": 1, "batch": 2, "augment": "eval"}  # 6 batches
 
 
-@pytest.fixture(autouse=True)
-def unadorned(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing curves takes longer than training here."""
-    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
-    monkeypatch.setattr(RunFolder, "board", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("unadorned")
 
 
 class Poison(torch.autograd.Function):

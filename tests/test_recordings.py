@@ -21,7 +21,6 @@ from spyolo.errors import InputError
 from spyolo.learning import BPTT, FPTT
 from spyolo.neurons import detach
 from spyolo.predictor import Predictor
-from spyolo.run_folder import RunFolder
 from spyolo.trainer import Trainer
 
 
@@ -123,9 +122,7 @@ def test_windows_without_truth_are_neither_right_nor_wrong(root, seeing):
 
 
 @pytest.fixture
-def trained(root, tiny_config, monkeypatch) -> Trainer:
-    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
-    monkeypatch.setattr(RunFolder, "board", lambda *_: None)
+def trained(root, tiny_config, unadorned) -> Trainer:
     config = tiny_config(
         source="events", data=str(root), train="train", val="val", classes=None, timesteps=4, epochs=2, batch=4, window_ms=50,
     )  # fmt: skip

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spyolo.cli.options import Parser
+from spyolo.cli.options import Parser, check_seed
 from spyolo.data.classes import parse_classes
 from spyolo.data.kmeans import anchor_fit, box_sides, fit_anchors, parse_anchors
 from spyolo.data.voc import VOCSet
@@ -41,8 +41,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    if not 0 <= args.seed < 2**32:
-        raise InputError(f"--seed must be between 0 and {2**32 - 1}, got {args.seed}")
+    check_seed(args.seed)
     if args.count < 1 or args.size < 1:
         raise InputError("--count and --size must be at least 1")
     usual = parse_anchors(args.compare)

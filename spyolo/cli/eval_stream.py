@@ -13,6 +13,7 @@ from spyolo.errors import InputError
 if TYPE_CHECKING:
     from spyolo.detection import SpikingYOLO
 
+WHY_PICTURES = "--stream makes its video of pictures, which have 3; leave --stream out"
 STREAM_ONLY = ("stream_clips", "twin")
 NOT_OF_STREAM = (
     "at_confidence", "coco_backend", "allow_duplicates", "recalibrate", "limit", "amp", "fast", "batch", "workers", "energy_pictures",
@@ -47,16 +48,9 @@ def check_stream(args: argparse.Namespace, default_of: Callable[[str], Any]) -> 
         raise InputError(f"--stream-clips must be at least 1, got {args.stream_clips}")
 
 
-def check_pictures(detector: SpikingYOLO, path: str) -> None:
-    """Raises InputError where a detector takes something else than pictures."""
-    if detector.spec.in_channels != 3:
-        takes = f"takes {detector.spec.in_channels} channels (an event camera has 2)"
-        raise InputError(f"{path}: {takes}; --stream makes its video of pictures, which have 3; leave --stream out")
-
-
 def stream_score(args: argparse.Namespace) -> int:
     """Run the modes on the same frames, print the table, write stream.json."""
-    from spyolo.checkpoint import load_detector
+    from spyolo.checkpoint import check_pictures, load_detector
     from spyolo.cli.eval import OUT, open_set
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
@@ -64,7 +58,7 @@ def stream_score(args: argparse.Namespace) -> int:
     from spyolo.running import choose_device
 
     detector, info = load_detector(args.weights, weights=args.weights_of)
-    check_pictures(detector, args.weights)
+    check_pictures(detector.spec, args.weights, WHY_PICTURES)
     voc, _ = open_set(args, info.classes)
     device, size = choose_device(args.device), args.size or info.size
     steps = int(args.timesteps or info.timesteps)
@@ -76,7 +70,7 @@ def stream_score(args: argparse.Namespace) -> int:
         twin, other = load_detector(args.twin)
         if twin.spiking or other.classes != info.classes:
             raise InputError(f"{args.twin}: --twin needs weights of yolov4_tiny with the same classes")
-        check_pictures(twin, args.twin)
+        check_pictures(twin.spec, args.twin, WHY_PICTURES)
         modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), args))
     video = PseudoVideo(voc, size=size, clips=args.stream_clips)
     result = run_stream(video, modes, info.classes, device=device, progress=not args.quiet)

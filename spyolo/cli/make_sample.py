@@ -11,10 +11,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from spyolo.cli.options import Parser
+from spyolo.cli.options import Parser, check_seed
 from spyolo.data import SAMPLE_CLASSES, VOCSet
 from spyolo.data.sample import make_sample
-from spyolo.errors import InputError
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,8 +26,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    if not 0 <= args.seed < 2**32:
-        raise InputError(f"--seed must be between 0 and {2**32 - 1}, got {args.seed}")
+    check_seed(args.seed)
     root = make_sample(args.out, args.pictures, args.seed, progress=True)
     for split in ("2007:train", "2007:val"):
         print(VOCSet(root, split, SAMPLE_CLASSES))

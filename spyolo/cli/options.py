@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from spyolo.config import Config
 from spyolo.errors import InputError
-from spyolo.settings import Settings, limits
+from spyolo.settings import MOST_SEED, Settings, limits
 
 DETECTOR = Config()
 
@@ -23,6 +23,12 @@ class Parser(argparse.ArgumentParser):
         unknown = message.removeprefix("unrecognized arguments:").split() if message.startswith("unrecognized") else []
         near = [n for word in unknown for n in difflib.get_close_matches(word.partition("=")[0], self._option_string_actions, 1)]
         raise InputError(f"{self.prog}: {message}" + (f"; did you mean {', '.join(near)}?" if near else "; --help lists the options"))
+
+
+def check_seed(seed: int) -> None:
+    """Of tools without a config. Raises InputError for a number that a generator does not take."""
+    if not 0 <= seed <= MOST_SEED:
+        raise InputError(f"--seed must be {limits(0, MOST_SEED)}, got {seed}")
 
 
 def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = (), defaults: Settings = DETECTOR) -> None:

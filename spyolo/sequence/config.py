@@ -10,7 +10,7 @@ from spyolo.errors import InputError
 from spyolo.learning import FORMS, RULES
 from spyolo.neurons import CONV_GATES, DENSE, DENSE_GATES, READOUTS, SURROGATES
 from spyolo.neurons.readout import READS
-from spyolo.settings import Settings, load_settings, names_in, option
+from spyolo.settings import MOST_SEED, Settings, load_settings, names_in, option
 
 PRESETS = Path(__file__).parent / "presets"
 SUPERVISE = ("last", "parts", "every", "auxiliary")
@@ -88,7 +88,7 @@ class Evaluation:
 @dataclass(frozen=True)
 class Run:
     out: str = option("runs/sequence", "run folder")
-    seed: int = option(0, "seed of weights, order and drawn data", low=0, high=2**32 - 1)
+    seed: int = option(0, "seed of weights, order and drawn data", low=0, high=MOST_SEED)
     dtype: str = option("float32", "of weights and states", choices=("float32", "float64"))
     device: str = option("auto", "auto, cpu, cuda, cuda:1 ...")
     save_seconds: float = option(120.0, "seconds between checkpoints inside an epoch", low=0)

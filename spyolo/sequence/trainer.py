@@ -24,7 +24,17 @@ from spyolo.files import held, write_whole
 from spyolo.learning import AuxiliaryLoss
 from spyolo.neurons import detach, leaves, map_state, norms
 from spyolo.run_folder import Layout, Row, RunFolder
-from spyolo.running import EpochOrder, check_same_run, choose_device, evaluated, load_moments, moments, stop_on_signals, weight_names
+from spyolo.running import (
+    EpochOrder,
+    check_same_run,
+    choose_device,
+    cosine_rate,
+    evaluated,
+    load_moments,
+    moments,
+    stop_on_signals,
+    weight_names,
+)
 from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import SequenceConfig
@@ -58,6 +68,7 @@ class SequenceTrainer:
         self.parts = self.parts_of(self.task.timesteps) if self.task.timesteps else 0
         self.rule = rule_for(config, self.network, self.objective)
         self.optimizer = self.rule.update.optimizer
+        self.check_questions()
         self.auxiliary = self.build_auxiliary()
         self.epoch, self.batch = 0, 0
         self.per_epoch = EpochOrder(self.task.samples, config.batch, 0, 0).per_epoch
@@ -88,7 +99,7 @@ class SequenceTrainer:
                 self.end_epoch()
             if self.epoch >= self.config.epochs and self.objective.metric not in self.history[-1]:
                 self.history[-1] |= self.evaluate()  # it was stopped after an epoch without, and resumed with fewer epochs
-                self.write_history()
+                self.folder.record(self.history)
                 self.save()
         self.folder.close()
         return self.epoch >= self.config.epochs
@@ -138,18 +149,12 @@ class SequenceTrainer:
         self.history.append(row)
         self.meters.zero_()
         self.seconds, self.state = 0.0, None
-        self.write_history()
+        self.folder.record(self.history)
         self.save()  # last: killed before it, the epoch's end is done again and writes the same
         if not self.quiet:
             metric = self.objective.metric
             told = f"  {metric} {row[metric]:.4f}" if metric in row else ""
             tqdm.write(f"epoch {self.epoch:>3}  loss {loss:.4f}{told}  {row['seconds']:.0f} s")
-
-    def write_history(self) -> None:
-        """The log, its events for TensorBoard, and its curves."""
-        self.folder.write_log(self.history)
-        self.folder.board(self.history)
-        self.folder.plot(self.history)
 
     def evaluate(self) -> Row:
         """Judge the chosen weights on the test; keep them as best.safetensors if they are."""
@@ -178,13 +183,16 @@ class SequenceTrainer:
             chosen = list(range(i * size, (i + 1) * size)) if self.task.streams else indices
             yield self.task.train_batch(chosen, self.epoch).to(self.device)
 
-    def build_auxiliary(self) -> Any:
-        """Kag & Saligrama's loss for labels that come at the end, where it is asked for."""
+    def check_questions(self) -> None:
+        """Raises InputError where a label would be asked for at a step that not every sequence has."""
         if not (self.task.timesteps or self.objective.per_step or self.config.supervise == "every"):
             raise InputError(
                 f"supervise {self.config.supervise} asks at steps that all sequences have, those of {self.config.task} differ in length: "
                 "use --supervise every"
             )
+
+    def build_auxiliary(self) -> Any:
+        """Kag & Saligrama's loss for labels that come at the end, where it is asked for."""
         if self.config.supervise != "auxiliary":
             return None
         if self.objective.metric != "accuracy" or not self.parts:
@@ -206,7 +214,7 @@ class SequenceTrainer:
         c = self.config
         done = (self.epoch + self.batch / self.per_epoch) / c.epochs
         for group in self.optimizer.param_groups:
-            group["lr"] = c.lr * (c.lr_final + (1 - c.lr_final) * (1 + math.cos(math.pi * done)) / 2)
+            group["lr"] = cosine_rate(c, done)
 
     def check_and_show(self, bar: Any) -> None:
         """Comes before every save, so that a checkpoint is always good."""
@@ -227,9 +235,9 @@ class SequenceTrainer:
         """Inside, the network holds the weights that are evaluated, with norm statistics of their own where asked for."""
         update = self.rule.update
         chosen = update.average if self.config.weights_of == "average" else update.weights
-        return evaluated(self.network, update.weights, chosen, self.retake)
+        return evaluated(self.network, update.weights, chosen, self.retake_statistics)
 
-    def retake(self) -> None:
+    def retake_statistics(self) -> None:
         """Norm statistics for the weights that are in."""
         if self.config.recalibrate and norms(self.network):
             order = EpochOrder(self.task.samples, self.config.batch, self.config.seed, 0, most=self.config.recalibrate)

@@ -163,16 +163,13 @@ def test_shards_that_are_elsewhere_are_fetched_and_a_few_kept(voc, root, tmp_pat
         ShardStore("https://host/train")
 
 
-def test_the_command_writes_them_and_a_run_trains_on_them(sample_root, tiny_config, tmp_path, capsys, monkeypatch):
-    from spyolo.run_folder import RunFolder
+def test_the_command_writes_them_and_a_run_trains_on_them(sample_root, tiny_config, tmp_path, capsys, unadorned):
     from spyolo.trainer import Trainer
 
     for split in ("train", "val"):
         options = ["--data", str(sample_root), "--split", f"2007:{split}", "--classes", "sample", "--per-shard", "4"]
         assert run("make_shards", [*options, "--out", str(tmp_path / split)]) == 0
     assert "16 pictures in 4 shard(s)" in capsys.readouterr().out
-    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
-    monkeypatch.setattr(RunFolder, "board", lambda *_: None)
     config = tiny_config(source="shards", data=str(tmp_path), train="train", val="val", epochs=1, lanes=2)
     trainer = Trainer(config, quiet=True)
     assert trainer.per_epoch == 4 and trainer.fit() and trainer.folder.best.exists()

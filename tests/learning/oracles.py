@@ -54,12 +54,13 @@ def rule_gradients(name: str, net: nn.Module, x: Tensor, y: Tensor, skip: int = 
     return {name: w.grad.clone() if w.grad is not None else torch.zeros_like(w) for name, w in net.named_parameters()}
 
 
-def autograd_gradients(net: Callable, x: Tensor, y: Tensor, skip: int = 0) -> dict[str, Tensor]:
-    """BPTT of `net(x, state)`, written out."""
+def autograd_gradients(net: Callable, x: Tensor, y: Tensor, skip: int = 0, step: Callable | None = None) -> dict[str, Tensor]:
+    """BPTT of `net(x, state)`, written out; of `step(x, state)` where the net is to be run otherwise."""
+    step = step or net
     net.zero_grad()
     state, total = None, 0.0
     for t in range(len(x)):
-        output, state = net(x[t], state)
+        output, state = step(x[t], state)
         if t >= skip:
             total = total + (1.0 + 0.1 * t) * nn.functional.mse_loss(output, y[t])
     total.backward()

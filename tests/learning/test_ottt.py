@@ -54,15 +54,7 @@ def test_the_only_layer_is_bptt(inputs, units, outputs, batch, timesteps, reads,
 def test_hidden_layers_are_autograd_with_the_decay_path_between_layers_cut(inputs, units, outputs, batch, timesteps, reads, seed):
     net = lif_network([inputs, units + 2, units + 1, units], outputs, reads, seed)
     x, y = random_sequence(timesteps, batch, inputs, outputs, seed)
-    found, expected = rule_gradients("ottt", net, x, y), {}
-    step = cut_between_layers(net)
-    net.zero_grad()
-    state, total = None, 0.0
-    for t in range(timesteps):
-        output, state = step(x[t], state)
-        total = total + (1.0 + 0.1 * t) * nn.functional.mse_loss(output, y[t])
-    total.backward()
-    expected = {name: w.grad.clone() for name, w in net.named_parameters()}
+    found, expected = rule_gradients("ottt", net, x, y), autograd_gradients(net, x, y, step=cut_between_layers(net))
     assert largest_difference(found, expected) < 1e-10
     assert largest_difference(found, autograd_gradients(net, x, y), "cells.2") < 1e-10  # the last layer, and it alone, is BPTT's
 
@@ -89,13 +81,8 @@ def test_convolutions_with_average_pooling():
     net = Stack([convolution(1, 4), dense], Readout(5, 3)).double()
     found = rule_gradients("ottt", net, x, y)
     assert largest_difference(found, autograd_gradients(net, x, y), "cells.1") < 1e-10
-    step, total, state = cut_between_layers(net), 0.0, None
-    net.zero_grad()
-    for t in range(7):
-        output, state = step(x[t], state)
-        total = total + (1.0 + 0.1 * t) * nn.functional.mse_loss(output, y[t])
-    total.backward()
-    assert largest_difference(found, {name: w.grad for name, w in net.named_parameters()}) < 1e-10
+    expected = autograd_gradients(net, x, y, step=cut_between_layers(net))
+    assert largest_difference(found, expected) < 1e-10
 
 
 @pytest.mark.parametrize("pool", [nn.Flatten(), nn.AvgPool2d(2), nn.Sequential(nn.AvgPool2d(2), nn.Flatten())])
@@ -107,14 +94,9 @@ def test_a_layer_without_weights_lets_the_signal_through(pool):
     net = Stack([convolution, Cell(pool, LIFUnit(0.8, 0.3, detach_reset=True))], Readout(features, 2)).double()
     x, y = 2 * torch.randn(5, 2, 1, 8, 8, dtype=torch.float64), torch.randn(5, 2, 2, dtype=torch.float64)
     found = rule_gradients("ottt", net, x, y)
-    step, total, state = cut_between_layers(net), 0.0, None
-    net.zero_grad()
-    for t in range(5):
-        output, state = step(x[t], state)
-        total = total + (1.0 + 0.1 * t) * nn.functional.mse_loss(output, y[t])
-    total.backward()
-    assert net.cells[0].synapse.weight.grad.abs().sum() > 0
-    assert largest_difference(found, {name: w.grad for name, w in net.named_parameters()}) < 1e-10
+    expected = autograd_gradients(net, x, y, step=cut_between_layers(net))
+    assert expected["cells.0.synapse.weight"].abs().sum() > 0
+    assert largest_difference(found, expected) < 1e-10
 
 
 @pytest.mark.parametrize("parts", [1, "all"])

@@ -10,22 +10,15 @@ import pytest
 import torch
 from official_files import refused, write_mnist
 
-from spyolo.run_folder import RunFolder
 from spyolo.sequence import load
 from spyolo.sequence.config import SequenceConfig
-from spyolo.sequence.tasks import adding
 from spyolo.sequence.trainer import SequenceTrainer
 from spyolo.tensors import read_tensors, save_tensors
 
 ADDING = {"timesteps": 6, "hidden": "5"}
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    monkeypatch.setattr(adding, "EPOCH", 2)
-    monkeypatch.setattr(adding, "TESTS", 8)
-    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
-    monkeypatch.setattr(RunFolder, "board", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def trained(out: Path, **changes: Any) -> SequenceTrainer:

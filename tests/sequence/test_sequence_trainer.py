@@ -13,20 +13,12 @@ from official_files import refused, write_mnist, write_wav
 
 from spyolo.cli import run
 from spyolo.errors import InputError
-from spyolo.run_folder import RunFolder
 from spyolo.sequence.config import SequenceConfig, load_sequence_config, load_sequence_preset
 from spyolo.sequence.tasks import adding
 from spyolo.sequence.trainer import SequenceTrainer
 from spyolo.tensors import read_tensors
 
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    """Short epochs, a small test, no pictures drawn."""
-    monkeypatch.setattr(adding, "EPOCH", 3)
-    monkeypatch.setattr(adding, "TESTS", 20)
-    monkeypatch.setattr(RunFolder, "plot", lambda *_: None)
-    monkeypatch.setattr(RunFolder, "board", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("small")
 
 
 def config(out: Path, **changes) -> SequenceConfig:

@@ -28,7 +28,7 @@ from .sessions import Session, Sessions
 
 CARRIED, FRESH = "Remember: carry the neurons' state over", "Forget: a fresh state every frame"
 LEAD = """Neurons that remember need **one time step a frame**: what they saw before helps with what comes next. Compare it with starting
-anew every frame (below)."""
+anew every frame (below), which is chosen for a model trained with one time step: it never learned what to do with a state."""
 STEPS_INFO = "one is enough to remember; starting anew takes as many as a picture does (T)"
 VIDEO_API = """Find objects in a video. Give the video, confidence (0..1), overlap (IoU, 0..1), what happens from one frame to the next,
 time steps a frame (1..16) and a model's name. Yields previews; the last answer holds the annotated video (WebM) and a message."""
@@ -98,6 +98,11 @@ class Stream:
         return '<div class="tiles">' + "".join(f'<div class="tile"><b>{v}</b><span>{k}</span></div>' for k, v in values) + "</div>"
 
 
+def usual_mode(model: Model) -> str:
+    """What suits a model: carrying the state over is learned from sequences, and one time step is none."""
+    return CARRIED if model.info.timesteps > 1 else FRESH
+
+
 class LiveTab:
     """Builds the tab and answers its events."""
 
@@ -113,7 +118,8 @@ class LiveTab:
                 upload, run, stop, video_out = self._video(examples)
         with gr.Row():
             with gr.Column(scale=4, min_width=300):
-                self.mode = unchecked(gr.Radio([CARRIED, FRESH], value=CARRIED, label="From one frame to the next", elem_id="mode"))
+                usual = usual_mode(self.first)
+                self.mode = unchecked(gr.Radio([CARRIED, FRESH], value=usual, label="From one frame to the next", elem_id="mode"))
                 self.steps = unchecked(
                     gr.Slider(1, MOST_STEPS, 1, step=1, label="Time steps a frame", info=STEPS_INFO, elem_id="live-steps")
                 )
@@ -127,6 +133,7 @@ class LiveTab:
         going = run.click(self.film, [upload, *asked], video_out, concurrency_limit=2, api_name="video", api_description=VIDEO_API)
         stop.click(lambda: "Stopped.", None, video_out[-1], cancels=[going], **TOLD_APART)
         self.mode.input(self.usual_steps, [self.mode, chosen], self.steps, show_progress="hidden", **TOLD_APART)
+        chosen.change(self.usual, chosen, [self.mode, self.steps], show_progress="hidden", **TOLD_APART)
 
     def _webcam(self) -> tuple[gr.Image, list[Any]]:
         with gr.Row():
@@ -161,10 +168,20 @@ class LiveTab:
                 result = gr.Video(label="Annotated video", interactive=False, height=300, elem_id="video-result")
         return upload, run, stop, [seen, tiles, result, message]
 
-    @told(1)
-    def usual_steps(self, mode: str, name: str) -> int:
+    def usual_steps(self, mode: str, name: str) -> Any:
         """One step a frame with the state carried over; as many as for a picture without."""
-        return self.models.load(name).info.timesteps if mode == FRESH else 1
+        try:
+            return self.models.load(name).info.timesteps if mode == FRESH else 1
+        except InputError:  # the next frame says so, where there is room for words
+            return gr.skip()
+
+    def usual(self, name: str) -> list[Any]:
+        """Mode and steps a frame that suit a model just chosen."""
+        try:
+            mode = usual_mode(self.models.load(name))
+        except InputError:
+            return [gr.skip(), gr.skip()]
+        return [mode, self.usual_steps(mode, name)]
 
     def asked_for(self, name: str, confidence: float, iou: float, mode: str, steps: float) -> tuple[Model, Predictor, int]:
         """The model, how it is asked, and the steps a frame."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gc
 import io
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gradio as gr
 import numpy as np
 import pytest
 import torch
@@ -40,6 +42,20 @@ def test_state_is_carried_or_fresh_as_chosen(tabs: SimpleNamespace, models: Mode
         anew = fresh.see(model, predictor, NOISE, FRESH, 2)
     assert torch.equal(kept.scores, model.predictor(confidence=0.001, timesteps=3).predict(NOISE).scores)
     assert torch.equal(anew.scores, predictor.predict(NOISE).scores)
+
+
+def test_a_model_that_never_saw_two_steps_is_asked_anew_each_frame(
+    tabs: SimpleNamespace, models: Models, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learned = models.load(name).info
+    assert learned.timesteps > 1 and tabs.live.usual(name) == [CARRIED, 1]
+    monkeypatch.setattr(models.load(name), "info", replace(learned, timesteps=1))
+    assert tabs.live.usual(name) == [FRESH, 1]
+
+
+def test_a_model_that_is_gone_changes_nothing(tabs: SimpleNamespace) -> None:
+    skipped = gr.skip()
+    assert tabs.live.usual("gone") == [skipped, skipped] and tabs.live.usual_steps(FRESH, "gone") == skipped
 
 
 def test_a_change_of_mode_starts_at_rest(tabs: SimpleNamespace, name: str, visitor: Any) -> None:

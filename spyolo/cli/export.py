@@ -71,10 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.format == "nir":
         return write_graph(args)
     from spyolo import runner
-    from spyolo.checkpoint import load_detector
+    from spyolo.checkpoint import check_pictures, load_detector
     from spyolo.export import Reading, export_onnx
 
     detector, info = load_detector(args.weights)
+    if args.verify and args.data:
+        check_pictures(detector.spec, args.weights, "--verify --data shows VOC's pictures; without --data it shows random input")
     reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=not args.all_classes)
     for form in forms:
         path = Path(args.out) / f"{form}.onnx"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from spyolo.checkpoint import WeightsInfo, save_weights
 from spyolo.cli import run as run_command
 from spyolo.detection import build_detector, postprocess
 from spyolo.errors import InputError
@@ -190,3 +191,11 @@ def test_command_line_answers_bad_input_with_a_line(weights_file: Path, tmp_path
     assert run_command("export", [*given, "--out", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert message in told and len(told.splitlines()) == 1
+
+
+def test_event_weights_are_not_verified_on_photographs(tmp_path: Path, capsys):
+    detector = build_detector("spyv4_lite", 1, width=0.1, in_channels=2)
+    save_weights(tmp_path / "events.safetensors", detector, WeightsInfo(detector.spec, ("a",), size=64, timesteps=3))
+    given = ["--weights", str(tmp_path / "events.safetensors"), "--out", str(tmp_path / "out"), "--verify", "--data", str(tmp_path)]
+    assert run_command("export", given) == 2
+    assert "random input" in capsys.readouterr().err and not (tmp_path / "out").exists()

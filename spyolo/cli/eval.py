@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.eval_stream import add_stream_options, check_stream, stream_score
-from spyolo.cli.options import Parser
+from spyolo.cli.options import Parser, refuse_unread
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
 from spyolo.files import read_limited
@@ -32,6 +32,11 @@ if TYPE_CHECKING:
     from spyolo.evaluation.metrics import Assessment
 
 OUT = "runs/eval"
+OF_WEIGHTS = (
+    "timesteps", "nms", "max_detections", "weights_of", "recalibrate", "size", "limit", "device", "amp", "fast", "batch", "workers",
+    "energy_pictures", "latency", "compare",
+)  # fmt: skip
+OF_PREDICTIONS = ("classes", "allow_duplicates")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,16 +131,15 @@ def checked(args: argparse.Namespace) -> None:
         value = getattr(args, name.replace("-", "_"))
         if value is not None and value < low:
             raise InputError(f"--{name} must be at least {low}, got {value}")
-    if args.predictions and (args.timesteps or args.limit or args.size or args.recalibrate or args.latency):
-        raise InputError("--timesteps, --limit, --size, --recalibrate and --latency need a detector: --weights, not --predictions")
+    default_of = parser().get_default
+    check_stream(args, default_of)
+    if args.predictions:
+        refuse_unread(args, OF_WEIGHTS, default_of, "a file of predictions is judged as it is; goes with --weights")
+    else:
+        refuse_unread(args, OF_PREDICTIONS, default_of, "goes with --predictions, not with --weights, which name their own classes")
     if args.size is not None and (args.size < 32 or args.size % 32):
         raise InputError(f"--size must be a multiple of 32, got {args.size}")
-    check_stream(args, parser().get_default)
-    if args.predictions and args.compare:
-        raise InputError("--compare goes with --weights")
     args.other = compared_with(args.compare) if args.compare else None
-    if args.weights and args.classes:
-        raise InputError("--classes goes with --predictions; a weights file names its own classes")
     if args.report and args.out is None:
         args.out = OUT
     if args.weights and args.out is None and args.json is None:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spyolo.cli.options import refuse_unread
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ def check_stream(args: argparse.Namespace, default_of: Callable[[str], Any]) -> 
     Raises:
         InputError: names what does not go with --stream, or what needs it.
     """
-    names = NOT_OF_STREAM if args.stream else STREAM_ONLY
-    given = ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != default_of(name))
-    if given:
-        raise InputError(f"{given}: " + ("the stream score does not read that; leave it out" if args.stream else "goes with --stream"))
     if not args.stream:
+        refuse_unread(args, STREAM_ONLY, default_of, "goes with --stream")
         return
+    refuse_unread(args, NOT_OF_STREAM, default_of, "the stream score does not read that; leave it out")
     if not args.weights:
         raise InputError("--stream needs a detector: --weights")
     if args.timesteps is not None and not (args.timesteps.isdecimal() and 1 <= int(args.timesteps) <= 1024):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 from spyolo.config import Config
@@ -29,6 +30,23 @@ def check_seed(seed: int) -> None:
     """Of tools without a config. Raises InputError for a number that a generator does not take."""
     if not 0 <= seed <= MOST_SEED:
         raise InputError(f"--seed must be {limits(0, MOST_SEED)}, got {seed}")
+
+
+def refuse_unread(args: argparse.Namespace, names: Iterable[str], default_of: Callable[[str], Any], why: str) -> None:
+    """Refuse options that this way of working does not read: ignored in silence, the user takes them for obeyed.
+
+    Args:
+        args: the parsed command line.
+        names: of the options, as attributes of `args` (`max_detections`).
+        default_of: the default of an option by its name: `parser().get_default`. One given with its default value is let pass.
+        why: ends the message "--a, --b: ..."; says what to do.
+
+    Raises:
+        InputError: names all of them that were given.
+    """
+    given = ", ".join(f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != default_of(name))
+    if given:
+        raise InputError(f"{given}: {why}")
 
 
 def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ...] = (), defaults: Settings = DETECTOR) -> None:

@@ -98,11 +98,11 @@ def test_a_wrong_class_list_is_warned_about(devkit, preds, capsys):
     [
         (["--predictions", "nowhere.json"], "no such predictions file"),
         (["--predictions", "PREDS", "--at-confidence", "1.5"], "--at-confidence must be between 0 and 1"),
-        (["--predictions", "PREDS", "--timesteps", "1..4"], "need a detector"),
+        (["--predictions", "PREDS", "--timesteps", "1..4"], "--timesteps: a file of predictions is judged as it is; goes with --weights"),
         (["--predictions", "PREDS", "--coco-backend", "excel"], "unknown COCO backend"),
         (["--predictions", "PREDS", "--split", "2007:nothing"], "nothing.txt does not exist"),
         (["--predictions", "PREDS", "--classes", "bird,dog,cat"], "category_id 2 is 'dog' in the class list, but the entry calls it 'cat'"),
-        (["--weights", "nowhere.safetensors"], "--classes goes with --predictions"),
+        (["--weights", "nowhere.safetensors"], "--classes: goes with --predictions"),
         (["--predictions", "PREDS", "--stream"], "--stream needs a detector: --weights"),
         (["--predictions", "PREDS", "--twin", "nowhere.safetensors"], "--twin: goes with --stream"),
     ],
@@ -111,6 +111,21 @@ def test_bad_input_is_one_line_and_status_2(devkit, preds, capsys, options, mess
     assert evaluate(devkit, *(str(preds) if word == "PREDS" else word for word in options)) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("options", [
+    ["--nms", 0], ["--max-detections", 1], ["--fast", "int8"], ["--amp", "bf16"], ["--weights-of", "ema"], ["--energy-pictures", 5],
+    ["--batch", 3], ["--workers", 0], ["--device", "cpu"], ["--limit", 1], ["--size", 64], ["--recalibrate", "2007:train"], ["--latency"],
+    ["--compare", "m.json"],
+])  # fmt: skip
+def test_what_a_file_of_predictions_has_no_use_for_is_refused(devkit, preds, capsys, options):
+    assert evaluate(devkit, "--predictions", preds, *options) == 2
+    assert capsys.readouterr().err == f"error: {options[0]}: a file of predictions is judged as it is; goes with --weights\n"
+
+
+def test_what_a_detector_has_no_use_for_is_refused(devkit, capsys):
+    assert evaluate(devkit, "--weights", "nowhere.safetensors", "--allow-duplicates", classes=None) == 2
+    assert capsys.readouterr().err.startswith("error: --allow-duplicates: goes with --predictions")
 
 
 def test_files_are_written_even_if_nobody_reads_the_figures(devkit, preds, monkeypatch):

@@ -29,6 +29,7 @@ from spyolo.data.download import download_voc
 from spyolo.data.kmeans import parse_anchors
 from spyolo.data.problems import DataWarning
 from spyolo.data.voc import VOCSet
+from spyolo.detection.anchors import REFERENCE_SIZE
 from spyolo.drawing import contact_sheet, draw_boxes, save_image
 from spyolo.errors import InputError
 from spyolo.files import write_whole
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--data", required=True, metavar="DIR", help="folder that holds VOCdevkit, or any set in its format")
     p.add_argument("--split", nargs="+", default=["2007:train"], help="one or more; each against all others [2007:train]")
     p.add_argument("--classes", default="voc", help="the list trained with: voc, sample, cat,dog or a file, one name a line [%(default)s]")
-    p.add_argument("--anchors", default=USUAL, metavar="PAIRS", help="width,height pairs in pixels at --size [%(default)s]")
+    p.add_argument("--anchors", default=USUAL, metavar="PAIRS", help="width,height pairs at 416 pixels, as train takes them [%(default)s]")
     p.add_argument("--size", type=int, default=416, help="side of the canvas on which boxes are measured [%(default)s]")
     p.add_argument("--out", default="runs/check", metavar="DIR", help="folder for check.json and sheet.png [%(default)s]")
     p.add_argument("--pictures", type=int, default=24, metavar="N", help="pictures on the sheet [%(default)s]")
@@ -54,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise InputError("--size and --pictures must be at least 1")
     if args.download:
         download_voc(args.data, "+".join(args.split))
-    tree = check_sets(args.data, args.split, classes, anchors, args.size, _progress)
+    on_canvas = anchors * args.size / REFERENCE_SIZE  # the detector's anchors grow with its input
+    tree = check_sets(args.data, args.split, classes, on_canvas, args.size, _progress)
     print(as_text(tree))
     out = Path(args.out)
     written = [write_whole(out / "check.json", json.dumps(tree, indent=2) + "\n")]
@@ -81,7 +83,7 @@ def as_text(tree: dict[str, Any]) -> str:
         if boxes["boxes"]:
             lines.append(f"  best IoU with an anchor: mean {boxes['mean_best_iou']:.3f}, over 0.5 {boxes['over_half']:.1%}, "
                          f"under 0.25 {boxes['under_quarter']:.1%}")  # fmt: skip
-            pairs = (f"{w:g},{h:g} ({count})" for (w, h), count in zip(tree["anchors"], boxes["boxes_per_anchor"]))
+            pairs = (f"{round(w, 1):g},{round(h, 1):g} ({count})" for (w, h), count in zip(tree["anchors"], boxes["boxes_per_anchor"]))
             lines.append(f"  boxes nearest to each anchor: {'  '.join(pairs)}")
     lines += ["", "to look into:" if tree["findings"] else "nothing to look into"]
     return "\n".join(lines + [f"- {finding}" for finding in tree["findings"]])

@@ -61,3 +61,21 @@ def test_command_line(sample_root, tmp_path, capsys):
     assert last == "--anchors " + ",".join(f"{v:g}" for pair in told["fitted"]["anchors"] for v in pair)
     assert told["fitted"]["mean_best_iou"] > told["compared"]["mean_best_iou"]
     assert run("anchors", ["--data", str(tmp_path), "--classes", "sample"]) == 2
+
+
+def test_another_size_hands_train_the_same_anchors_and_compares_as_well(sample_root, tmp_path, capsys):
+    """The config takes anchors at 416 pixels, and the detector's grow with its input."""
+    told, lines = {}, {}
+    for size in (416, 208):
+        out = tmp_path / f"{size}.json"
+        assert run("anchors", ["--data", str(sample_root), "--classes", "sample", "--size", str(size), "--json", str(out)]) == 0
+        lines[size] = parse_anchors(capsys.readouterr().out.splitlines()[-1].removeprefix("--anchors "))
+        told[size] = json.loads(out.read_text())
+    assert lines[208] == pytest.approx(lines[416], abs=0.2)
+    assert np.array(told[208]["fitted"]["anchors"]) * 2 == pytest.approx(np.array(told[416]["fitted"]["anchors"]), abs=0.2)
+    assert told[208]["compared"]["mean_best_iou"] == pytest.approx(told[416]["compared"]["mean_best_iou"], abs=1e-3)
+
+
+def test_a_line_for_train_only_where_train_takes_it(sample_root, capsys):
+    assert run("anchors", ["--data", str(sample_root), "--classes", "sample", "--count", "4"]) == 0
+    assert "--anchors" not in capsys.readouterr().out

@@ -100,3 +100,13 @@ def test_command_line_writes_text_json_and_a_sheet(sample_root, tmp_path, capsys
     assert read_image(tmp_path / "sheet.png").shape[1] == 6 * 260 + 4
     assert run("check_data", data) == 1 and "AP would be 0" in capsys.readouterr().out  # VOC's classes are not the sample's
     assert run("check_data", ["--data", str(tmp_path / "nowhere")]) == 2
+
+
+def test_anchors_grow_with_the_size_as_the_detectors_do(sample_root, tmp_path):
+    told = {}
+    for size in (416, 96):
+        options = ["--data", sample_root, "--split", "2007:val", "--classes", "sample", "--size", size, "--out", tmp_path / str(size)]
+        assert run("check_data", [str(option) for option in options]) in (0, 1)
+        told[size] = json.loads((tmp_path / str(size) / "check.json").read_text())["splits"]["2007:val"]["boxes"]
+    assert told[96]["mean_best_iou"] == pytest.approx(told[416]["mean_best_iou"], abs=1e-3)
+    assert told[96]["boxes_per_anchor"] == told[416]["boxes_per_anchor"]

@@ -28,7 +28,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
     path = Path(text)
     if path.is_file():
         try:
-            names = [line.strip() for line in read_limited(path, 1 << 20).decode().splitlines()]
+            names = [line.strip() for line in read_limited(path, 1 << 20).decode("utf-8-sig").splitlines()]
         except InputError:
             raise
         except (OSError, UnicodeDecodeError) as error:

@@ -95,13 +95,24 @@ def _add_thing(row: Any, entries: dict[Any, Entry], names: dict[Any, str], probl
         if value not in known:
             raise InputError(f"{where}: {key} {value!r} is none of the file's")
     entry, corners = entries[image_id], _field(row, "bbox", path, "annotations")
-    numbers = [value for value in corners if isinstance(value, (int, float)) and math.isfinite(value)] if isinstance(corners, list) else []
-    box = (numbers[0], numbers[1], numbers[0] + numbers[2], numbers[1] + numbers[3]) if len(numbers) == 4 == len(corners) else None
+    box = _corners(corners)
     difficult = bool(row.get("difficult", row.get("iscrowd", 0)))
     usable = problems.usable_box(Thing(names[category], box, difficult), entry.width, entry.height, f"{where}: field bbox")
     if usable:
         x1, y1, x2, y2 = map(plain, usable)
         entry.things.append(Thing(names[category], (x1, y1, x2, y2), difficult))
+
+
+def _corners(bbox: Any) -> tuple[float, float, float, float] | None:
+    """x1 y1 x2 y2 of a `bbox`; None: not four finite numbers."""
+    if not isinstance(bbox, list) or len(bbox) != 4 or not all(isinstance(value, (int, float)) for value in bbox):
+        return None
+    try:
+        x, y, width, height = map(float, bbox)
+    except OverflowError:  # JSON's whole numbers have no limit
+        return None
+    box = (x, y, x + width, y + height)
+    return box if all(map(math.isfinite, box)) else None
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def read_image_set(folder: Path, name: str) -> list[str]:
     """
     path = folder / "ImageSets" / "Main" / f"{name}.txt"
     try:
-        lines = read_limited(path, MOST_BYTES).decode().splitlines()
+        lines = read_limited(path, MOST_BYTES).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         there = ", ".join(sorted(file.stem for file in path.parent.glob("*.txt"))[:12]) or "none"
         raise InputError(f"{path} does not exist; image sets there: {there}") from None

@@ -87,7 +87,7 @@ def read_yolo(root: str | Path, name: str, classes: Sequence[str] | None = None,
 
 def _read_lines(path: Path, width: int, height: int, classes: Sequence[str], problems: Problems) -> list[Thing]:
     try:
-        lines = read_limited(path, MOST_BYTES).decode().splitlines()
+        lines = read_limited(path, MOST_BYTES).decode("utf-8-sig").splitlines()
     except FileNotFoundError:
         return []
     except InputError:
@@ -128,7 +128,7 @@ def _known_classes(root: Path) -> tuple[str, ...]:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        tree = yaml.safe_load(read_limited(path, 1 << 20).decode())
+        tree = yaml.safe_load(read_limited(path, 1 << 20).decode("utf-8-sig"))
     except InputError:
         raise
     except Exception as error:  # besides its own errors, the library lets through what int(), date() and deep nesting raise

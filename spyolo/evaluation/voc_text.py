@@ -54,7 +54,7 @@ def write_voc_text(folder: str | Path, detections: Mapping[str, Detections], cla
 
 def _read_class(path: Path, label: int) -> list[Row]:
     try:
-        lines = read_limited(path, MOST_BYTES).decode().splitlines()
+        lines = read_limited(path, MOST_BYTES).decode("utf-8-sig").splitlines()
     except InputError:
         raise
     except (OSError, UnicodeDecodeError) as error:

@@ -91,6 +91,15 @@ def test_boxes_outside_are_clipped_or_refused_in_every_format(collection, tmp_pa
         assert read_yolo(tmp_path / "yolo", "train").entries[1].things == []
 
 
+def test_numbers_that_are_too_large_are_no_box(collection, tmp_path):
+    path = write_coco(collection, tmp_path, "train", "none")
+    tree = json.loads(path.read_text())
+    tree["annotations"][0]["bbox"], tree["annotations"][1]["bbox"] = [10**400, 0, 1, 1], [1e308, 0, 1e308, 1]
+    path.write_text(json.dumps(tree))
+    with pytest.warns(DataWarning, match=r"2 x box left out; first: .*annotations, id 1: field bbox does not hold four numbers"):
+        assert read_coco(path).entries[0].things == []
+
+
 BAD_JSON = {
     "cut off": (lambda t: json.dumps(t)[:-20], "no complete JSON"),
     "another file": (lambda t: "[]", "field images is missing"),
@@ -124,6 +133,13 @@ def test_a_line_that_makes_no_sense(collection, tmp_path, line, why):
     (tmp_path / "labels/train/000012.txt").write_text("\n" + line)
     with pytest.raises(InputError, match=rf"000012\.txt, line 2: .*{why}"):
         read_yolo(tmp_path, "train")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line(collection, tmp_path):
+    path = write_yolo(collection, tmp_path, "train")
+    for file in (path, tmp_path / "labels/train/000012.txt"):
+        file.write_text(file.read_text(), "utf-8-sig")
+    assert [len(e.things) for e in read_yolo(tmp_path, "train", strict=True).entries] == [2, 0, 1]
 
 
 def test_yolo_folders_in_the_other_order_and_without_names(collection, tmp_path):

@@ -239,3 +239,11 @@ def test_exif_orientation_counts_where_the_annotation_says_so(make_devkit):
 def test_an_annotation_reads_back_as_it_was_written(make_devkit):
     things = [Thing("cat", (0.5, 1, 20.125, 30)), Thing("dog", (3, 4, 5, 6), difficult=True)]
     assert read_annotation(annotation_of(make_devkit({"a": things}), "a")).things == things
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_word(make_devkit, tmp_path):
+    root = make_devkit({"000012": [CAT], "000017": []})
+    (root / "VOCdevkit/VOC2007/ImageSets/Main/train.txt").write_text("000012\n000017\n", "utf-8-sig")
+    assert VOCSet(root, "2007:train", CLASSES).ids == ["000012", "000017"]
+    (tmp_path / "names.txt").write_text("cat\ndog\n", "utf-8-sig")
+    assert parse_classes(str(tmp_path / "names.txt")) == CLASSES

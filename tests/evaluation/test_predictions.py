@@ -180,6 +180,11 @@ def test_bad_voc_text_is_named(tmp_path, files, message):
         read_predictions(tmp_path, IDS, CLASSES)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_id(tmp_path):
+    (tmp_path / "comp4_det_test_cat.txt").write_text("000012 0.5 1 1 9 9\n", "utf-8-sig")
+    assert read_predictions(tmp_path, IDS, CLASSES).boxes.tolist() == [[0, 0, 9, 9]]
+
+
 def test_voc_text_of_another_competition_and_class_names_with_a_low_line_are_read(tmp_path):
     (tmp_path / "comp3_det_val_hot_dog.txt").write_text("2008_000002 0.5 1 1 9 9\n")
     table = read_predictions(tmp_path, IDS, ["cat", "hot_dog"])

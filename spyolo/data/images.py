@@ -66,7 +66,7 @@ def image_size(path: str | Path) -> tuple[int, int]:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
+    if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit and float greys: Pillow would clip them at 255
         grey = np.asarray(picture, dtype=np.float32)

@@ -32,6 +32,12 @@ def test_transparency_lies_on_white(tmp_path):
     palette = Image.new("P", (8, 8), 0)
     palette.save(tmp_path / "b.gif", transparency=0)
     assert (read_image(tmp_path / "b.gif") == 255).all()
+    for mode, clear, opaque in (("RGB", (255, 0, 0), (0, 0, 9)), ("L", 7, 9)):  # one colour stands for nothing
+        picture = Image.new(mode, (8, 8), clear)
+        picture.putpixel((0, 0), opaque)
+        picture.save(tmp_path / "c.png", transparency=clear)
+        found = read_image(tmp_path / "c.png")
+        assert (found[1:] == 255).all() and found[0, 0].max() == 9
 
 
 def test_sixteen_bits_are_scaled_not_clipped(tmp_path):

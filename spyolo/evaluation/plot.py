@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,8 +86,8 @@ def note(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, text, ha="center", va="center", color=GREY, fontsize=10, transform=axes.transAxes)
 
 
-def columns_to_rows(**columns: Any) -> list[dict[str, Any]]:
-    """Equally long columns -> a row a point."""
+def columns_to_rows(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Equally long columns, by name -> a row a point."""
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
 
 

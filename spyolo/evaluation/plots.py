@@ -54,7 +54,7 @@ def precision_recall(result: Assessment) -> Exhibit:
         here = _thinned(len(curve.scores))
         _panel(axes, curve, f"{literal(name)}   {100 * result.voc.voc10[label, 0]:.1f}", here)
         columns = {"score": curve.scores, "recall": curve.recall, "precision": curve.precision, "envelope": envelope(curve.precision)}
-        rows += [{"class": name} | row for row in columns_to_rows(**{key: values[here] for key, values in columns.items()})]
+        rows += [{"class": name} | row for row in columns_to_rows({key: values[here] for key, values in columns.items()})]
     for axes in grid.flat[len(order) :]:
         axes.set_visible(False)
     if not order:
@@ -98,7 +98,9 @@ def f1_curve(result: Assessment) -> Exhibit:
     for colour, label in lines:
         axes.plot([], [], color=colour, linewidth=2, label=label)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, labelcolor=INK)
-    rows = columns_to_rows(confidence=confidences, all_classes=together, **curves)
+    columns = {"confidence": confidences, "all_classes": together}
+    columns |= {f"{name} (class)" if name in columns else name: values for name, values in curves.items()}
+    rows = columns_to_rows(columns)
     caption = (
         "The three best and three worst classes in colour, all others grey, all detections together in black; "
         f"the dotted line is the confidence the tables use, {result.confidence:g}."

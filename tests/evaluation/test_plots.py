@@ -12,7 +12,7 @@ from eval_scenes import CLASSES, objects, random_scene
 from PIL import Image
 
 from spyolo.evaluation.metrics import assess
-from spyolo.evaluation.plots import MOST_POINTS, confusion, detection_plots, f1_at, precision_recall
+from spyolo.evaluation.plots import MOST_POINTS, confusion, detection_plots, f1_at, f1_curve, precision_recall
 from spyolo.evaluation.plots_running import anytime_curve, energy_by_layer, firing_rates
 
 
@@ -103,3 +103,10 @@ def test_class_names_are_shown_as_they_are():
     result = assess({"a": objects(("bird", [0, 0, 9, 9]))}, {}, names)
     for plot in (*detection_plots(result), firing_rates([[0.1]], names[:1]), energy_by_layer({names[0]: {names[0]: 1.0}})):
         assert len(plot.png) > 1000
+
+
+def test_classes_named_as_a_column_have_columns_of_their_own():
+    result = assess({"a": objects(("bird", [0, 0, 9, 9]), ("cat", [0, 0, 9, 9]))}, {}, ("confidence", "all_classes", "dog"))
+    rows = f1_curve(result).rows
+    assert set(rows[0]) == {"confidence", "all_classes", "confidence (class)", "all_classes (class)"}
+    assert [rows[0]["confidence"], rows[-1]["confidence"]] == [0, 1] and len(detection_plots(result)) == 5

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from spyolo.boxes import Objects
 from spyolo.checkpoint import WeightsInfo, save_weights
-from spyolo.data import letterbox
+from spyolo.data.letterbox import fit_picture
 from spyolo.detection import DetectionLoss, DetectorSpec, DetectorState, SpikingYOLO
 from spyolo.engine import Penalty, part_loss
 from spyolo.errors import InputError
@@ -96,17 +96,19 @@ class Lesson:
         """Show all examples for T steps, `rounds` times, with one FPTT update after each step.
 
         Raises:
-            InputError: no example, too many, or none with a box.
+            InputError: no example, too many, or none with a box; a label that is no class's, or an array of another shape than the
+                detector takes. Nothing has been learned then, and there is nothing to undo.
         """
         if not 0 < len(examples) <= MAX_EXAMPLES:
             raise InputError(f"learning here takes 1 to {MAX_EXAMPLES} pictures, got {len(examples)}")
         if not any(len(objects) for _, objects in examples):
             raise InputError("no picture has a box yet; draw one first")
-        self._remember()
+        self._check_labels(examples)
         images, objects = self._batch(examples)
         weights = self._let_learn()
         rule, loss = FPTT(torch.optim.Adam(weights, self.lr), self.alpha, clip=10.0), DetectionLoss()
         targets = loss.assign(self.detector, objects, (self.info.size, self.info.size))
+        self._remember()  # last: a lesson that is refused leaves nothing to undo
         for _ in range(rounds):
             state: DetectorState | None = None
             for _ in range(self.info.timesteps):
@@ -148,6 +150,12 @@ class Lesson:
         weights = {k: v.clone() for k, v in self.detector.state_dict().items() if k.startswith(changing)}
         self._past.append(_Moment(self.detector.spec, self.classes, weights, self.updates))
 
+    def _check_labels(self, examples: Sequence[Example]) -> None:
+        known = len(self.classes)
+        for label in (label for _, objects in examples for label in objects.labels.tolist()):
+            if not 0 <= label < known:
+                raise InputError(f"label {label} is none of the {known} classes, which count from 0; add_class teaches a new one first")
+
     def _let_learn(self) -> list[Tensor]:
         """Only the head's weights (and those of the last layers, if wished) take gradients; norms keep their statistics."""
         self.detector.eval().requires_grad_(False)
@@ -156,7 +164,7 @@ class Lesson:
 
     def _batch(self, examples: Sequence[Example]) -> tuple[Tensor, list[Objects]]:
         device = next(self.detector.parameters()).device
-        fitted = [letterbox(image, self.info.size) for image, _ in examples]
+        fitted = [fit_picture(image, self.info.size, self.detector.spec.in_channels) for image, _ in examples]
         images = torch.stack([torch.from_numpy(canvas).permute(2, 0, 1) for canvas, _ in fitted])
         objects = [truth.with_boxes(place.to_canvas(truth.boxes)).to(device) for (_, truth), (_, place) in zip(examples, fitted)]
         return images.to(device), objects

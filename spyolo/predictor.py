@@ -11,11 +11,10 @@ import torch
 
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, load_detector
-from spyolo.data import Letterbox, letterbox, read_image
-from spyolo.data.letterbox import FILL
+from spyolo.data import Letterbox, read_image
+from spyolo.data.letterbox import fit_picture
 from spyolo.detection import DetectorState, SpikingYOLO, fuse, postprocess, settled
 from spyolo.engine import in_picture
-from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
 from spyolo.neurons import autocast
 
@@ -136,11 +135,7 @@ class Predictor:
         Raises:
             InputError: another number of channels than the detector takes.
         """
-        channels = self.detector.spec.in_channels
-        if image.ndim != 3 or image.shape[2] != channels:
-            takes = "pictures, [H, W, 3]" if channels == 3 else f"event frames, [H, W, {channels}]"
-            raise InputError(f"this detector takes {takes}; got an array of shape {list(image.shape)}")
-        return letterbox(image, self.size, FILL if channels == 3 else 0)
+        return fit_picture(image, self.size, self.detector.spec.in_channels)
 
     def tensor(self, canvas: np.ndarray) -> torch.Tensor:
         """A canvas, uint8 [H, W, 3], as the detector takes it: [1, 3, H, W] on its device."""

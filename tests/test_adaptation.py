@@ -144,3 +144,23 @@ def test_lessons_without_matter_are_refused(
 def test_a_class_needs_a_sensible_name(model: tuple[SpikingYOLO, WeightsInfo], name: str) -> None:
     with pytest.raises(InputError, match="1 to 40 characters"):
         Lesson(*model).add_class(name)
+
+
+@pytest.mark.parametrize(
+    ("shape", "label", "told"),
+    [
+        ((64, 96, 3), 5, "label 5 is none of the 2 classes"),
+        ((64, 96, 3), -1, "label -1 is none of the 2 classes"),
+        ((64, 96), 1, r"takes pictures, \[H, W, 3\]; got an array of shape \[64, 96\]"),
+        ((64, 96, 4), 1, r"got an array of shape \[64, 96, 4\]"),
+        ((64, 96, 1), 1, r"got an array of shape \[64, 96, 1\]"),
+    ],
+)
+def test_a_lesson_that_is_refused_leaves_nothing_to_undo(
+    model: tuple[SpikingYOLO, WeightsInfo], shape: tuple[int, ...], label: int, told: str
+) -> None:
+    lesson = Lesson(*model)
+    objects = Objects(torch.tensor([[24.0, 16.0, 56.0, 48.0]]), torch.tensor([label]), torch.tensor([False]))
+    with pytest.raises(InputError, match=told):
+        next(lesson.learn([(np.zeros(shape, np.uint8), objects)]))
+    assert lesson.depth == 0

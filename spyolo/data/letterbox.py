@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spyolo.errors import InputError
+
 # OpenCV's own threads bring nothing at these sizes, and a process forked after they were started hangs at its first resize: loaders fork.
 cv2.setNumThreads(0)
 
@@ -68,9 +70,22 @@ def letterbox(image: np.ndarray, size: int | tuple[int, int], fill: int = FILL) 
     return canvas, place
 
 
+def fit_picture(image: np.ndarray, size: int, channels: int) -> tuple[np.ndarray, Letterbox]:
+    """A picture (three channels), or a frame of event counts, on the canvas of a detector that takes so many channels; as `letterbox`.
+
+    Raises:
+        InputError: an array of another shape.
+    """
+    if image.ndim != 3 or image.shape[2] != channels:
+        takes = "pictures, [H, W, 3]" if channels == 3 else f"event frames, [H, W, {channels}]"
+        raise InputError(f"this detector takes {takes}; got an array of shape {list(image.shape)}")
+    return letterbox(image, size, FILL if channels == 3 else 0)
+
+
 def resize(image: np.ndarray, width: int, height: int) -> np.ndarray:
     """Area averaging when shrinking (no aliasing), bilinear when growing; the array itself when the size is already right."""
     if image.shape[:2] == (height, width):
         return image
     shrinks = width * height < image.shape[0] * image.shape[1]
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    resized = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return resized.reshape(height, width, *image.shape[2:])  # OpenCV drops a channel that is alone

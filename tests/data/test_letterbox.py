@@ -51,3 +51,10 @@ def test_shrinking_averages():
     stripes[:, ::2] = 255
     canvas, _ = letterbox(stripes, 100)
     assert abs(canvas.astype(int) - 127).max() <= 2
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("side", [20, 64, 100])
+def test_any_number_of_channels_stays(channels, side):
+    canvas, _ = letterbox(np.full((side, side, channels), 9, np.uint8), 64)
+    assert canvas.shape == (64, 64, channels) and (canvas == 9).all()

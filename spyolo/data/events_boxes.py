@@ -52,7 +52,8 @@ def read_boxes(path: str | Path, num_classes: int) -> TimedBoxes:
             raise InputError(f"{path}: field {field!r} holds {columns[field].dtype}, numbers are wanted")
     order = np.argsort(columns["t"], kind="stable")
     t, x, y, w, h, label = (columns[field][order] for field in NAMES)
-    boxes = np.stack([x, y, x + w, y + h], 1).astype(np.float32) if len(found) else np.zeros((0, 4), np.float32)
+    x, y, w, h = (side.astype(np.float64) for side in (x, y, w, h))  # a file's small whole numbers would wrap round
+    boxes = np.stack([x, y, x + w, y + h], 1).astype(np.float32)
     if not np.isfinite(boxes).all():
         raise InputError(f"{path}: box {int(order[np.isfinite(boxes).all(1).argmin()])} is not four numbers")
     strange = ~((label >= 0) & (label < num_classes))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from event_files import EVENT, make_recordings, moving_square
 
-from spyolo.data import load_batches
+from spyolo.data import AugmentSettings, load_batches
 from spyolo.data.events_boxes import read_boxes, write_boxes
 from spyolo.data.events_clips import EventClips, EventPlayback
 from spyolo.data.events_dat import EventFile, write_dat
@@ -131,6 +131,12 @@ def test_boxes_are_read_in_order_of_time_from_files_of_both_ages(tmp_path):
         np.save(path, old)
 
 
+def test_boxes_in_small_whole_numbers_do_not_wrap_round(tmp_path):
+    fields = [("t", "<u8"), *((name, "u1") for name in ("x", "y", "w", "h", "class_id"))]
+    np.save(tmp_path / "a_bbox.npy", np.array([(1, 200, 100, 100, 200, 0)], fields))
+    assert read_boxes(tmp_path / "a_bbox.npy", 2).boxes.tolist() == [[200, 100, 300, 300]]
+
+
 def test_boxes_that_are_none(tmp_path):
     path = tmp_path / "a_bbox.npy"
     for content, message in (
@@ -208,17 +214,20 @@ def test_a_clip_is_varied_as_a_whole_by_seed_epoch_and_place(root):
         return clips[0].frames
 
     assert torch.equal(shown(0, 1), shown(0, 1)) and not torch.equal(shown(0, 1), shown(0, 2)) and not torch.equal(shown(0, 1), shown(1, 1))
-    clips = EventClips(EventSet(root, "train", min_side=0, min_diagonal=0), 96, 4)
-    flipped = 0
+    found = EventSet(root, "train", min_side=0, min_diagonal=0)
+    clips, unflipped = EventClips(found, 96, 4), EventClips(found, 96, 4, settings=AugmentSettings(flip=0))
+    flips = set()
     for epoch in range(8):
         clips.set_epoch(epoch)
-        clip = clips[1]
+        unflipped.set_epoch(epoch)  # draws the same numbers, so that the flip alone differs
+        clip, plain = clips[1], unflipped[1].frames
+        flips.add(not torch.equal(clip.frames, plain))
+        assert torch.equal(clip.frames, plain) or torch.equal(clip.frames, plain.flip(-1))
         seen = clip.frames[3].amax(0).nonzero().float()
         for x1, y1, x2, y2 in clip.objects[3].boxes.tolist():  # where a box is, there are events, also after a flip
             near = (seen[:, 1] > x1 - 6) & (seen[:, 1] < x2 + 6) & (seen[:, 0] > y1 - 3) & (seen[:, 0] < y2 + 3)
             assert near.float().mean() > 0.9
-            flipped += 1
-    assert flipped > 2
+    assert flips == {True, False}
 
 
 def test_playback_shows_recordings_side_by_side_from_their_start(root):

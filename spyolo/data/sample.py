@@ -17,6 +17,7 @@ from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
 from spyolo.files import make_folder, write_whole
 
+MADE_BY = "spyolo make_sample"
 DRAWING = 3  # raise when the pictures change, so that older folders are drawn again
 HELD_OUT = 5  # every fifth picture goes into `val`
 
@@ -34,12 +35,12 @@ def make_sample(out: str | Path, pictures: int = 400, seed: int = 0, progress: b
         raise InputError(f"{pictures} pictures are too few; ask for {HELD_OUT} or more, so that one is held out")
     folder = Path(out) / "VOCdevkit" / "VOC2007"
     stamp = folder / "sample.json"
-    told = {"made_by": "spyolo make_sample", "drawing": DRAWING, "pictures": pictures, "seed": seed}
+    told = {"made_by": MADE_BY, "drawing": DRAWING, "pictures": pictures, "seed": seed}
     if _complete(folder, stamp, told):
         return Path(out)
     make_folder(folder.parent)
     if folder.exists():
-        if not stamp.exists():
+        if not _ours(stamp):
             raise InputError(f"{folder} exists and is no sample set; give another --out, so that nothing of yours is overwritten")
         shutil.rmtree(folder)
     for name in ("Annotations", "JPEGImages", "ImageSets/Main"):
@@ -87,5 +88,14 @@ def _complete(folder: Path, stamp: Path, told: dict[str, object]) -> bool:
         found = json.loads(stamp.read_bytes())
         files: dict[str, int] = found.pop("files")
         return found == told and all((folder / name).stat().st_size == size for name, size in files.items())
-    except (OSError, ValueError, AttributeError, KeyError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return False
+
+
+def _ours(stamp: Path) -> bool:
+    """Whether `make_sample` wrote this file: what it made may be removed, other people's folders may not."""
+    try:
+        found = json.loads(stamp.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.get("made_by") == MADE_BY

@@ -44,6 +44,16 @@ def test_nothing_of_other_people_is_overwritten(make_devkit):
     assert digest(root) == before
 
 
+@pytest.mark.parametrize("content", ["[]", "7", "{", '{"files": [], "made_by": "somebody else"}'])
+def test_a_folder_whose_stamp_is_not_ours_is_left_alone(make_devkit, content):
+    root = make_devkit({"000001": []})
+    (root / "VOCdevkit/VOC2007/sample.json").write_text(content)
+    before = digest(root)
+    with pytest.raises(InputError, match="is no sample set"):
+        make_sample(root)
+    assert digest(root) == before
+
+
 def test_it_is_read_by_the_code_that_reads_voc(sample_root):
     train, val = (VOCSet(sample_root, f"2007:{name}", SAMPLE_CLASSES, strict=True) for name in ("train", "val"))
     assert (len(train), len(val)) == (16, 4) and not set(train.ids) & set(val.ids)

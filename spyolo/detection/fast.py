@@ -21,6 +21,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from spyolo.detection.blocks import CellStates
 from spyolo.detection.detector import DetectorState, Predictions, SpikingYOLO
 from spyolo.neurons import Cell, LTCState, LTCUnit, native, norms
+from spyolo.neurons.fused import check_shapes
 from spyolo.neurons.gates import ConvGate, StaticGate
 
 PRECISIONS = ("fp64", "fp32", "bf16", "int8")
@@ -160,7 +161,12 @@ class FastCell:
         return torch.empty_like(current, dtype=self.spikes, memory_format=torch.channels_last)
 
     def fire(self, current: Tensor, state: LTCState | None, spikes: Tensor, copy: Tensor | None = None, copy_from: int = 0) -> LTCState:
-        """The unit on a known current: writes `spikes` and the `copy` of those from channel `copy_from` on."""
+        """The unit on a known current: writes `spikes` and the `copy` of those from channel `copy_from` on.
+
+        Raises:
+            ValueError: a state of another shape than the current.
+        """
+        check_shapes(current, state)  # native code gets bare addresses: it would read whatever lies behind the state
         if state is None and self.unit.start != "zeros":
             state = self.unit.initial_state(current)
         u = None if state is None else state.u.to(self.wide).contiguous(memory_format=torch.channels_last)

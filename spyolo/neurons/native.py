@@ -114,6 +114,7 @@ def ltc_layer(
     assert functions is not None, why_not()
     n, c, h, w = current.shape
     assert c % 4 == 0 and copy_from % 4 == 0, (c, copy_from)
+    assert all(x is None or x.shape == current.shape for x in (u, logit)), "read by address: nothing there would notice another shape"
     after = torch.empty_like(current, dtype=bias.dtype, memory_format=torch.channels_last)
     getattr(functions, STEPS[current.dtype, spikes.dtype])(
         current.data_ptr(), _pointer(logit), _pointer(u), _pointer(kernel), bias.data_ptr(), after.data_ptr(), spikes.data_ptr(),

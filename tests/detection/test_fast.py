@@ -80,6 +80,17 @@ def test_a_state_of_the_plain_path_can_be_carried_on():
 
 
 @needs_compiler
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("gate", ["depthwise", "pointwise"])
+@pytest.mark.parametrize("other", [pictures()[:1], pictures(64, 64)], ids=["batch", "size"])
+def test_a_state_of_another_batch_or_size_is_refused(precision: str, gate: str, other: Tensor):
+    fast = fuse(lively(gate=gate).float(), precision)
+    _, state = fast(other.float())
+    with pytest.raises(ValueError, match=r"state is of shape \[\d, 16, \d+, 32\], the current of \[2, 16, 48, 32\]: start from rest"):
+        fast(pictures().float(), state)
+
+
+@needs_compiler
 @pytest.mark.parametrize("current, spikes", [p for p in native.STEPS if p[0] != torch.float64], ids=lambda d: str(d).split(".")[1])
 @pytest.mark.parametrize("channels", [16, 32, 12])
 def test_a_layer_in_fp32_and_bf16(current: torch.dtype, spikes: torch.dtype, channels: int):

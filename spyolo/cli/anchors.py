@@ -3,9 +3,9 @@
     tools/anchors.py --data DIR --split 2007:train+2012:trainval
     tools/anchors.py --data runs/sample-data --split 2007:train --classes sample --size 416
 
-Sides and anchors are those on the letterboxed canvas of --size pixels. Six anchors end in a line to hand to tools/train.py: at 416 pixels, as
-the config's `anchors` wants them whatever size is trained at; --compare takes them so too. Difficult objects do not count. The same seed
-gives the same anchors.
+Sides and anchors are those on the letterboxed canvas of --size pixels. Six anchors end in a line to hand to tools/train.py: at 416 pixels,
+as the config's `anchors` wants them whatever size is trained at; --compare takes them so too. Difficult objects do not count. The same
+seed gives the same anchors.
 """
 
 from __future__ import annotations

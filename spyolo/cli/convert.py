@@ -9,7 +9,8 @@ What comes out, by format:
     voc    OUT/VOCdevkit/VOC<year>: Annotations, ImageSets/Main/<name>.txt, JPEGImages
     coco   OUT/annotations/instances_<name>.json and OUT/<name>/
     yolo   OUT/images/<name>/, OUT/labels/<name>/ and OUT/data.yaml
-Run it once for each part (train, val) with the same --out. Nothing that is there is overwritten.
+Run it once for each part (train, val) with the same --out. Nothing that is there is overwritten: two parts may share a picture, but an id
+that stands for another picture, or in voc for other objects, is refused.
 
 `difficult`: in COCO it becomes `iscrowd` 1 (which COCO's scoring leaves out) and a field of its own, so it comes back; YOLO text cannot
 carry it (see --difficult), nor the pictures' sizes, which are read from the pictures.
@@ -21,11 +22,11 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from spyolo.cli.options import Parser
+from spyolo.cli.options import Parser, refuse_unread
 from spyolo.data.classes import parse_classes
 from spyolo.data.coco_format import read_coco, write_coco
 from spyolo.data.convert import PICTURES, Collection, read_voc, write_voc
-from spyolo.data.splits import parse_splits
+from spyolo.data.splits import Split, parse_splits
 from spyolo.data.yolo_format import read_yolo, write_yolo
 from spyolo.errors import InputError
 
@@ -38,11 +39,11 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--to", dest="target", required=True, choices=FORMATS, help="format of --out")
     p.add_argument("--data", required=True, metavar="PATH", help="voc, yolo: the folder; coco: the JSON file")
     p.add_argument("--out", required=True, metavar="DIR", help="folder to write into; made where it is not there")
-    p.add_argument("--split", help="part to convert. voc: 2007:train or 2007:train+2012:train; yolo: train; coco: not needed")
+    p.add_argument("--split", help="part to convert. voc: 2007:train or 2007:train+2012:train; yolo: train; coco: none")
     p.add_argument("--name", help="name of the part in --out [as it was: train]")
     p.add_argument("--year", default="2007", help="to voc: the folder's year, VOC<year> [%(default)s]")
-    p.add_argument("--classes", help="voc, sample, cat,dog or a file, one name a line, in label order [from voc: VOC's where they suffice, "
-                   "else all that are found; coco, yolo: as listed there]")  # fmt: skip
+    p.add_argument("--classes", help="from voc, yolo: voc, sample, cat,dog or a file, one name a line, in label order [voc: VOC's where "
+                   "they suffice, else all that are found; yolo: as listed there]")  # fmt: skip
     p.add_argument("--pictures", default="copy", choices=PICTURES, help="copy them, link to them, or leave them out [%(default)s]")
     p.add_argument("--picture-folder", metavar="DIR", help="from coco: where the pictures are [the folder beside annotations/]")
     p.add_argument("--difficult", default="keep", choices=("keep", "drop"), help="to yolo: as ordinary ones, or not at all [%(default)s]")
@@ -52,9 +53,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
+    check(args)
     collection, found_name = _read(args)
     name = args.name or found_name
-    parse_splits(name)  # it becomes a file name
+    if parse_splits(name) != [Split("", name)]:  # it becomes a file name, and is asked for with --split
+        raise InputError(f"{name!r} is no name for a part: + and : tell parts apart, and it has no space around it; give another --name")
     if args.target == "voc":
         written = write_voc(collection, args.out, name, args.year, args.pictures)
     elif args.target == "coco":
@@ -68,12 +71,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raises InputError for options that these two formats have no use for."""
+    default_of = parser().get_default
+    if args.source == "coco":
+        refuse_unread(args, ("split", "classes"), default_of, "not for --from coco: a file is one part, and lists its own classes")
+    else:
+        refuse_unread(args, ("picture_folder",), default_of, f"for --from coco; --from {args.source} has its pictures' places fixed")
+    if args.target != "voc":
+        refuse_unread(args, ("year",), default_of, f"for --to voc; --to {args.target} has no years")
+    if args.target != "yolo":
+        refuse_unread(args, ("difficult",), default_of, f"for --to yolo; --to {args.target} keeps which objects are difficult")
+
+
 def _read(args: argparse.Namespace) -> tuple[Collection, str]:
     """The data set and the name of its part."""
     classes = parse_classes(args.classes) if args.classes else None
     if args.source == "coco":
-        if classes:
-            raise InputError("--classes is not for --from coco: the file lists its own")
         return read_coco(args.data, args.picture_folder, args.strict), Path(args.data).stem.removeprefix("instances_")
     if not args.split:
         raise InputError(f"--split is missing: the part to convert, such as {'2007:train' if args.source == 'voc' else 'train'}")

@@ -80,7 +80,12 @@ def _whole(value: float) -> int:
 
 
 def write_annotation(path: Path, annotation: Annotation, image_name: str, folder: str) -> None:
-    """Write one file with the fields that VOC's own have; whole numbers are written without a point."""
+    """Write one file. Raises InputError where that cannot be done."""
+    write_whole(path, annotation_xml(annotation, image_name, folder))
+
+
+def annotation_xml(annotation: Annotation, image_name: str, folder: str) -> bytes:
+    """One file's content with the fields that VOC's own have; whole numbers are written without a point."""
     root = Element("annotation")
     SubElement(root, "folder").text = folder
     SubElement(root, "filename").text = image_name
@@ -99,4 +104,4 @@ def write_annotation(path: Path, annotation: Annotation, image_name: str, folder
         for key, value in (("xmin", x1 + 1), ("ymin", y1 + 1), ("xmax", x2), ("ymax", y2)):
             SubElement(bndbox, key).text = f"{value:.10g}"
     indent(root, "\t")
-    write_whole(path, tostring(root) + b"\n")
+    return tostring(root) + b"\n"

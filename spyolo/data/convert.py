@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import filecmp
 import re
 import shutil
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spyolo.data.annotation import Annotation, Thing, write_annotation
+from spyolo.data.annotation import Annotation, Thing, annotation_xml
 from spyolo.data.classes import VOC_CLASSES, scan_classes
 from spyolo.data.splits import leaves_folder
 from spyolo.data.voc import VOCSet
@@ -57,7 +58,8 @@ def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2
     """Write <out>/VOCdevkit/VOC<year> and its image set <name>; further sets may go into the same folder. Returns the image set's path.
 
     Raises:
-        InputError: the image set is there already, an id cannot stand in one, or `out` cannot be written to.
+        InputError: the image set is there already, an id cannot stand in one, another picture or annotation of a part written before has
+            its id, or `out` cannot be written to. Nothing has been written then.
     """
     if leaves_folder(year):
         raise InputError(f"year {year!r} becomes part of a folder's name: no path separators")
@@ -69,26 +71,65 @@ def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2
         if re.search(r"\s(-1|0|1)$|[/\\\n]", entry.image_id) or entry.image_id != entry.image_id.strip():
             raise InputError(f"{entry.picture}: {entry.image_id!r} cannot stand in an image set; rename the picture")
     for entry in collection.entries:
-        copied = place_picture(entry, folder / "JPEGImages", pictures)
-        annotation = Annotation(entry.width, entry.height, entry.things)
-        write_annotation(folder / "Annotations" / f"{entry.image_id}.xml", annotation, copied, folder.name)
+        picture_place(entry, folder / "JPEGImages", pictures)
+        _other_annotation_refused(entry, folder)
+    for entry in collection.entries:
+        place_picture(entry, folder / "JPEGImages", pictures)
+        write_whole(_annotation_path(entry, folder), _annotation(entry, folder))
     return write_whole(image_set, "".join(f"{entry.image_id}\n" for entry in collection.entries))  # last: a broken run leaves no image set
+
+
+def _annotation_path(entry: Entry, folder: Path) -> Path:
+    return folder / "Annotations" / f"{entry.image_id}.xml"
+
+
+def _annotation(entry: Entry, folder: Path) -> bytes:
+    return annotation_xml(Annotation(entry.width, entry.height, entry.things), _picture_name(entry), folder.name)
+
+
+def _other_annotation_refused(entry: Entry, folder: Path) -> None:
+    """Raises InputError when a part written before has this id for something else."""
+    path = _annotation_path(entry, folder)
+    try:
+        same = not path.exists() or path.read_bytes() == _annotation(entry, folder)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error})") from None
+    if not same:
+        raise InputError(f"{path} is there and says something else than {entry.picture} has; give another --out or --year, or rename one")
+
+
+def _picture_name(entry: Entry) -> str:
+    return f"{entry.image_id}{entry.picture.suffix or '.jpg'}"
+
+
+def picture_place(entry: Entry, folder: Path, pictures: Pictures) -> Path:
+    """Where the picture goes in `folder`; it may be there already.
+
+    Raises:
+        InputError: there is no picture, another one has that name, or one of them cannot be read.
+    """
+    target = folder / _picture_name(entry)
+    if pictures == "none":
+        return target
+    if not entry.picture.is_file():
+        raise InputError(f"{entry.picture} does not exist; with --pictures none, annotations alone are converted")
+    try:
+        same = not target.exists() or filecmp.cmp(target, entry.picture, shallow=False)
+    except OSError as error:
+        raise InputError(f"{error.filename or target} cannot be read ({error.strerror or error})") from None
+    if not same:
+        raise InputError(f"{target} is another picture than {entry.picture}; give another --out")
+    return target
 
 
 def place_picture(entry: Entry, folder: Path, pictures: Pictures) -> str:
     """Copy or link the picture into `folder` under its id; returns its file name there.
 
     Raises:
-        InputError: there is no picture, another one has that name, or it cannot be written.
+        InputError: as `picture_place`, or it cannot be written.
     """
-    target = folder / f"{entry.image_id}{entry.picture.suffix or '.jpg'}"
-    if pictures == "none":
-        return target.name
-    if not entry.picture.is_file():
-        raise InputError(f"{entry.picture} does not exist; with --pictures none, annotations alone are converted")
-    if target.exists():
-        if target.stat().st_size != entry.picture.stat().st_size:
-            raise InputError(f"{target} is another picture than {entry.picture}; give another --out")
+    target = picture_place(entry, folder, pictures)
+    if pictures == "none" or target.exists():
         return target.name
     make_folder(folder)
     if pictures == "copy":

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from spyolo.cli import run
 from spyolo.data import SAMPLE_CLASSES, DataWarning, VOCSet
 from spyolo.data.annotation import Thing
 from spyolo.data.coco_format import read_coco, write_coco
-from spyolo.data.convert import Collection, read_voc, write_voc
+from spyolo.data.convert import Collection, Entry, read_voc, write_voc
 from spyolo.data.yolo_format import read_yolo, write_yolo
 from spyolo.errors import InputError
 
@@ -167,6 +169,74 @@ def test_nothing_that_is_there_is_overwritten(collection, tmp_path):
         write(collection, tmp_path / write.__name__, "val")  # another part may join
     with pytest.raises(InputError, match=r"data\.yaml names other classes"):
         write_yolo(Collection(("dog", "cat"), []), tmp_path / "write_yolo", "test")
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*.*") if path.is_file()}
+
+
+def another(collection: Collection, folder: Path, value: int, things: list[Thing]) -> Collection:
+    """A picture of as many bytes under the first id, and a new one."""
+    entries = []
+    for image_id in (collection.entries[0].image_id, "new"):
+        picture = folder / f"{image_id}.bmp"
+        folder.mkdir(exist_ok=True)
+        Image.new("RGB", (64, 48), (value, value, value)).save(picture)
+        entries.append(Entry(image_id, 64, 48, things, picture))
+    return Collection(CLASSES, entries)
+
+
+def test_another_part_with_an_id_that_is_there_is_refused_before_anything_is_written(collection, tmp_path):
+    things = [Thing("cat", (1, 2, 3, 4))]
+    first, second = another(collection, tmp_path / "a", 10, things), another(collection, tmp_path / "b", 20, things)
+    assert first.entries[0].picture.stat().st_size == second.entries[0].picture.stat().st_size
+    other_box = another(collection, tmp_path / "c", 10, [Thing("cat", (1, 2, 3, 5))])
+    out = tmp_path / "out"
+    write_voc(first, out, "train")
+    before = contents(out)
+    for pictures, part, told in (
+        ("copy", second, r"000012\.bmp is another picture than"),
+        ("link", second, r"000012\.bmp is another picture than"),
+        ("copy", other_box, r"000012\.xml is there and says something else"),
+        ("none", other_box, r"000012\.xml is there and says something else"),
+    ):
+        with pytest.raises(InputError, match=told):
+            write_voc(part, out, "val", pictures=pictures)
+        assert contents(out) == before
+    write_voc(another(collection, tmp_path / "d", 10, things), out, "val")  # the same picture may be in two parts
+    for write in (write_coco, write_yolo):
+        write(first, tmp_path / write.__name__, "train")
+        next((tmp_path / write.__name__).rglob("instances_train.json"), tmp_path / "nothing").unlink(missing_ok=True)
+        shutil.rmtree(tmp_path / write.__name__ / "labels", ignore_errors=True)
+        with pytest.raises(InputError, match=r"000012\.bmp is another picture than"):
+            write(second, tmp_path / write.__name__, "train")
+
+
+@pytest.mark.parametrize("name", ["a+b", "2007:x", " x", "../x"])
+@pytest.mark.parametrize("target", ["voc", "coco", "yolo"])
+def test_a_part_can_be_asked_for_under_its_name(make_devkit, tmp_path, capsys, name, target):
+    options = ["--from", "voc", "--to", target, "--data", str(make_devkit(THINGS)), "--split", "2007:train", "--name", name]
+    assert run("convert", [*options, "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and ("is no name for a part" in told or "is not understood" in told) and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("way", "options", "told"),
+    [
+        ("voc coco", "--difficult drop", "--difficult: for --to yolo; --to coco keeps"),
+        ("voc voc", "--difficult drop", "--difficult: for --to yolo"),
+        ("voc coco", "--year 1999", "--year: for --to voc; --to coco has no years"),
+        ("voc yolo", "--picture-folder /nowhere", "--picture-folder: for --from coco"),
+        ("coco voc", "--split 2007:train", "--split: not for --from coco"),
+        ("coco voc", "--classes cat,dog", "--classes: not for --from coco"),
+    ],
+)
+def test_options_that_do_not_apply_are_refused(tmp_path, capsys, way, options, told):
+    source, target = way.split()
+    command = f"--from {source} --to {target} --data nowhere --out {tmp_path / 'out'} {options}"
+    assert run("convert", command.split()) == 2
+    assert capsys.readouterr().err.startswith(f"error: {told}") and not (tmp_path / "out").exists()
 
 
 def test_a_year_cannot_leave_the_folder(collection, tmp_path):

@@ -258,12 +258,12 @@ def backbone(
         options: of the detector, such as `width`; with `pretrained` the file says them.
 
     Raises:
-        ValueError: an unknown name, option, fold or index.
+        ValueError: an unknown name, option, fold or index, or fewer timesteps than one.
         InputError: weights that are not known, not whole, or of another detector.
     """
     how: dict[str, Any] = {"fold": fold, "features_only": features_only}
     if not pretrained:
-        return SpikingBackbone(detector_spec(name, **options), out_indices, timesteps=timesteps or 3, **how)
+        return SpikingBackbone(detector_spec(name, **options), out_indices, timesteps=3 if timesteps is None else timesteps, **how)
     source = published(name) if pretrained is True else pretrained
     detector, info = load_detector(source)
     wanted = detector_spec(name, **{"num_classes": info.spec.num_classes} | options)
@@ -273,7 +273,7 @@ def backbone(
         here, there = (getattr(s if hasattr(s, option) else s.units, option) for s in (wanted, info.spec))
         if here != there:
             raise InputError(f"{source}: its {option} is {there}, not {here}; leave {option} out: the file says it")
-    made = SpikingBackbone(info.spec, out_indices, timesteps=timesteps or info.timesteps, **how)
+    made = SpikingBackbone(info.spec, out_indices, timesteps=info.timesteps if timesteps is None else timesteps, **how)
     made.body.load_state_dict(detector.backbone.state_dict())
     return made
 

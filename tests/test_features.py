@@ -224,6 +224,7 @@ def test_a_changed_batch_shape_is_refused():
         ({"out_indices": ()}, "rising numbers"),
         ({"fold": "sum"}, "mean, last, learned"),
         ({"timesteps": -1}, "at least 1"),
+        ({"timesteps": 0}, "at least 1"),
         ({"widht": 2}, "unknown option widht"),
     ],
 )
@@ -286,6 +287,8 @@ def test_pretrained_that_does_not_fit_is_told(published: Path):
         spyolo.backbone("spyv4", pretrained="tiny")
     with pytest.raises(InputError, match="no published weights of yolov4_tiny; there are tiny"):
         spyolo.backbone("yolov4_tiny", pretrained=True)
+    with pytest.raises(ValueError, match="timesteps must be at least 1, got 0"):
+        spyolo.backbone(pretrained="tiny", timesteps=0)
     with pytest.raises(InputError, match=r"its width is 0\.1, not 0\.5; leave width out"):
         spyolo.backbone(pretrained="tiny", width=0.5)
     spyolo.backbone(pretrained="tiny", width=0.1)

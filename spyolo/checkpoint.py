@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from spyolo.config import MOST_SIZE, MOST_TIMESTEPS
 from spyolo.detection import DetectorSpec, SpikingYOLO, Units
 from spyolo.errors import InputError
 from spyolo.files import one_line, shortened
@@ -24,6 +25,7 @@ from spyolo.weights import resolve
 
 WEIGHTS_OF = ("w", "average", "ema")
 LIMITS = {"num_classes": 100_000, "width": 64, "depth": 64, "in_channels": 1024}  # of a description; a file may claim anything
+SIZES, STEPS = (32, MOST_SIZE), (1, MOST_TIMESTEPS)  # of a file's size and timesteps: a multiple of, and the most
 T = TypeVar("T")
 
 
@@ -64,8 +66,8 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     classes = checked_field(metadata, "classes", path, names_from)
     if len(classes) != spec.num_classes:
         raise InputError(f"{path}: its metadata names {len(classes)} classes, its detector has {spec.num_classes}")
-    size = checked_field(metadata, "size", path, lambda v: whole(v, 32, 4096))
-    timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, 1, 1024))
+    size = checked_field(metadata, "size", path, lambda v: whole(v, *SIZES))
+    timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, *STEPS))
     return WeightsInfo(spec, classes, size, timesteps, *(checked_field(metadata, k, path, dict) for k in ("metrics", "notes")))
 
 
@@ -95,12 +97,27 @@ def names_from(names: list[str]) -> tuple[str, ...]:
 
 def whole(value: int, multiple_of: int, most: int) -> int:
     if not isinstance(value, int) or not 1 <= value <= most or value % multiple_of:
-        raise ValueError(f"a multiple of {multiple_of} up to {most} is wanted, not {shortened(value)}")
+        wanted = f"a multiple of {multiple_of} up to {most}" if multiple_of > 1 else f"a whole number from 1 to {most}"
+        raise ValueError(f"{wanted} is wanted, not {shortened(value)}")
     return value
 
 
+def check_whole(name: str, value: int, multiple_of: int, most: int) -> None:
+    """As `whole`, of an option or field of some name. Raises InputError."""
+    try:
+        whole(value, multiple_of, most)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
 def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dtype: torch.dtype | None = None) -> None:
-    """A detector's weights and description; `dtype` (bf16, fp16) halves the file."""
+    """A detector's weights and description; `dtype` (bf16, fp16) halves the file.
+
+    Raises:
+        InputError: a size or a number of steps with which `load_detector` would refuse the file, or it cannot be written.
+    """
+    check_whole(f"{path}: size", info.size, *SIZES)
+    check_whole(f"{path}: timesteps", info.timesteps, *STEPS)
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in detector.state_dict().items()}
     save_tensors(path, state, info_to_metadata(info))
 

@@ -12,6 +12,7 @@ from spyolo.errors import InputError
 from spyolo.settings import MOST_SEED, Settings, load_settings, names_in, option
 
 PRESETS = Path(__file__).parent / "presets"
+MOST_SIZE, MOST_TIMESTEPS = 4096, 1024  # wherever a side in pixels or a number of steps is asked for, or read from a file
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Dataset:
     train: str = option("2007:train+2012:trainval", "splits trained on")
     val: str = option("2007:val", "splits measured on")
     classes: tuple[str, ...] | None = option(None, "class names in order (command line: also voc, sample, a file); none: VOC's twenty")
-    size: int = option(416, "input side in pixels, a multiple of 32", low=32, high=4096)
+    size: int = option(416, "input side in pixels, a multiple of 32", low=32, high=MOST_SIZE)
     augment: str = option("mosaic", "augmentation preset", choices=("eval", "train", "mosaic"))
     scale: tuple[float, ...] = option((0.5, 1.5), "low,high: size of a training picture against its letterboxed size", low=0.05, high=10)
     mosaic: float = option(0.5, "share of mosaics under the preset of that name", low=0, high=1)
@@ -67,7 +68,7 @@ class Learning:
     rule: str = option("fptt", "learning rule", choices=("fptt", "bptt"))
     form: str = option("feddyn", "form of FPTT", choices=("feddyn", "paper", "reference"))
     alpha: float = option(0.1, "FPTT: pull toward the running average", low=1e-9)
-    timesteps: int = option(3, "steps each picture is shown, in training and evaluation", low=1, high=1024)
+    timesteps: int = option(3, "steps each picture is shown, in training and evaluation", low=1, high=MOST_TIMESTEPS)
     parts: int = option(0, "updates a sequence (FPTT-K); 0: one a step (FPTT), one a sequence (BPTT)", low=0)
     clip: float = option(10.0, "global L2 norm the task's gradient is clipped to; 0: not", low=0)
     optimizer: str = option("adamw", "optimizer", choices=("adamw", "adam", "adamax", "sgd"))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from spyolo.detection import DetectorSpec, SpikingYOLO
 from spyolo.detection.anchors import REFERENCE_MASKS
+from spyolo.detection.backbone import scaled
 from spyolo.detection.build import detector_spec
 from spyolo.errors import InputError
 
@@ -108,8 +109,9 @@ def described(tensors: Mapping[str, Tensor], reference: bool, path: str | Path, 
         InputError: tensors that the shapes would be read from are missing.
     """
     try:
-        stem, head = tensors["backbone.conv1.synapse.conv.weight"], tensors["heads.0.conv.weight"]
-        width, outputs = stem.shape[0] / 32, head.shape[0]
+        stem, base = (tensors[f"backbone.conv{i}.synapse.conv.weight"] for i in (1, 2))
+        head = tensors["heads.0.conv.weight"]
+        width, outputs = width_of(stem.shape[0], base.shape[0]), head.shape[0]
         in_channels = stem.shape[1]
     except (KeyError, IndexError) as error:
         raise InputError(f"{path}: {error} is missing or no convolution's; neither ours nor the SPYv4 reference's weights") from None
@@ -121,6 +123,15 @@ def described(tensors: Mapping[str, Tensor], reference: bool, path: str | Path, 
     if outputs % anchors or outputs // anchors <= 5:
         raise InputError(f"{path}: a head of {outputs} outputs does not fit {anchors} anchors")
     return replace(spec, num_classes=outputs // anchors - 5)
+
+
+def width_of(stem: int, base: int) -> float:
+    """A width that gives the first two convolutions so many channels; all others follow from the second.
+
+    Both are rounded, the first one more coarsely and from 16 up: the second says the width to within 1/16, the first which side of it.
+    """
+    near = [base / 64 + nudge for nudge in (0, 1 / 64, -1 / 64)]
+    return next((width for width in near if (scaled(32, width), scaled(64, width)) == (stem, base)), near[0])
 
 
 def fitted(tensors: Mapping[str, Tensor], spec: DetectorSpec, path: str | Path) -> SpikingYOLO:

@@ -70,6 +70,16 @@ def test_a_detector_comes_back_as_it_was(tmp_path, name, options):
             assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("changes", [{"size": 4128}, {"size": 100}, {"size": 0}, {"timesteps": 1025}, {"timesteps": 0}])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, changes):
+    detector, (name, value) = tiny(), *changes.items()
+    with pytest.raises(InputError, match=rf"w\.safetensors: {name}: a .* is wanted, not {value}"):
+        save_weights(tmp_path / "w.safetensors", detector, info_of(detector, **changes))
+    assert not list(tmp_path.iterdir())
+    save_weights(tmp_path / "w.safetensors", detector, info_of(detector, size=4096, timesteps=1024))
+    load_detector(tmp_path / "w.safetensors")
+
+
 def test_bf16_halves_the_file_and_loads_as_fp32(tmp_path):
     detector = tiny()
     for name, dtype in (("whole", None), ("half", torch.bfloat16)):

@@ -13,8 +13,9 @@ from torch import Tensor
 from spyolo.checkpoint import load_detector
 from spyolo.cli import run
 from spyolo.detection import SpikingYOLO, build_detector
+from spyolo.detection.backbone import scaled
 from spyolo.errors import InputError
-from spyolo.legacy import _ORDER, REFERENCE_CELLS, REFERENCE_HEADS, REFERENCE_PARTS, read_pth
+from spyolo.legacy import _ORDER, REFERENCE_CELLS, REFERENCE_HEADS, REFERENCE_PARTS, read_pth, width_of
 from spyolo.neurons import norms
 
 CLASSES = "cat,dog"
@@ -22,7 +23,7 @@ CLASSES = "cat,dog"
 
 def detector(name: str = "spyv4", **options: object) -> SpikingYOLO:
     torch.manual_seed(0)
-    made = build_detector(name, 2, width=0.5, **options)
+    made = build_detector(name, 2, **{"width": 0.5} | options)
     for m in norms(made):
         m.running_mean.normal_()
         m.running_var.uniform_(0.5, 2)
@@ -84,6 +85,40 @@ def test_our_own_state_dicts_too_however_they_are_wrapped(tmp_path, name):
     assert convert(tmp_path / "w.pth", tmp_path / "w.safetensors", "--detector", name) == 0
     loaded, _ = load_detector(tmp_path / "w.safetensors")
     assert all(torch.equal(v, ours.state_dict()[k]) for k, v in loaded.state_dict().items())
+
+
+@pytest.mark.parametrize("width", [0.05, 0.1, 0.25, 1 / 3, 0.375, 0.65])
+def test_narrow_detectors_whose_stem_stops_at_16_channels(tmp_path, width):
+    ours = detector("spyv4_lite", width=width)
+    torch.save(ours.state_dict(), tmp_path / "w.pth")
+    assert convert(tmp_path / "w.pth", tmp_path / "w.safetensors") == 0
+    loaded, _ = load_detector(tmp_path / "w.safetensors")
+    assert all(torch.equal(v, ours.state_dict()[k]) for k, v in loaded.state_dict().items())
+
+
+def test_every_width_is_found_again_by_its_channels():
+    for width in (k / 97 for k in range(1, 800)):
+        channels = scaled(32, width), scaled(64, width)
+        assert tuple(scaled(c, width_of(*channels)) for c in (32, 64)) == channels, width
+    assert [width_of(scaled(32, w), scaled(64, w)) for w in (0.5, 1.0, 1.25, 2.0)] == [0.5, 1.0, 1.25, 2.0]
+
+
+@pytest.mark.parametrize("options", [("--size", "8192"), ("--size", "100"), ("--timesteps", "5000"), ("--timesteps", "0")])
+def test_what_no_command_would_read_is_not_written(tmp_path, capsys, options):
+    torch.save(detector("spyv4_lite").state_dict(), tmp_path / "w.pth")
+    assert convert(tmp_path / "w.pth", tmp_path / "w.safetensors", *options) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {options[0]}: a ") and f"is wanted, not {options[1]}\n" in error
+    assert not (tmp_path / "w.safetensors").exists()
+
+
+def test_units_that_do_not_spike_take_one_step(tmp_path, capsys):
+    for name, steps in (("spyv4_lite", 8), ("yolov4_tiny", 1)):
+        torch.save(detector(name).state_dict(), tmp_path / f"{name}.pth")
+        assert convert(tmp_path / f"{name}.pth", tmp_path / "w.safetensors", "--detector", name) == 0
+        assert load_detector(tmp_path / "w.safetensors")[1].timesteps == steps
+    assert convert(tmp_path / "yolov4_tiny.pth", tmp_path / "w.safetensors", "--detector", "yolov4_tiny", "--timesteps", "8") == 2
+    assert "--timesteps 8: the units of yolov4_tiny do not spike" in capsys.readouterr().err
 
 
 class Attack:

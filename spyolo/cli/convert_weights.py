@@ -14,9 +14,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from spyolo.cli.options import Parser
 from spyolo.errors import InputError
+
+if TYPE_CHECKING:
+    from spyolo.detection import SpikingYOLO
+
+STEPS_OF_SPIKING = 8
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,18 +33,19 @@ def parser() -> argparse.ArgumentParser:
     kinds = ("spyv4", "spyv4_lite", "yolov4_tiny")
     p.add_argument("--detector", default="spyv4_lite", choices=kinds, help="of our own naming [%(default)s]")
     p.add_argument("--size", type=int, default=416, help="input side it was trained at, a multiple of 32 [%(default)s]")
-    p.add_argument("--timesteps", type=int, default=8, help="steps it was trained with [%(default)s]")
+    p.add_argument("--timesteps", type=int, metavar="T", help=f"steps it was trained with [{STEPS_OF_SPIKING}; of yolov4_tiny: 1]")
     return p
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    if args.size < 32 or args.size % 32 or args.timesteps < 1:
-        raise InputError("--size must be a multiple of 32, and --timesteps at least 1")
-    from spyolo.checkpoint import WeightsInfo, save_weights
+    from spyolo.checkpoint import SIZES, STEPS, WeightsInfo, check_whole, save_weights
     from spyolo.data.classes import parse_classes
     from spyolo.legacy import described, fitted, from_reference, is_reference, read_pth
 
+    check_whole("--size", args.size, *SIZES)
+    if args.timesteps is not None:
+        check_whole("--timesteps", args.timesteps, *STEPS)
     tensors = read_pth(args.source)
     count, reference = len(tensors), is_reference(tensors)
     if reference:
@@ -48,10 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(classes) != spec.num_classes:
         raise InputError(f"{args.source}: weights for {spec.num_classes} classes, --classes names {len(classes)}")
     detector = fitted(tensors, spec, args.source)
+    timesteps = steps_of(detector, args.timesteps)
     notes = {"converted": "from the SPYv4 reference's naming; its heads mean boxes by another formula" if reference else "from a .pth file"}
-    save_weights(args.out, detector, WeightsInfo(spec, classes, args.size, args.timesteps, notes=notes))
+    save_weights(args.out, detector, WeightsInfo(spec, classes, args.size, timesteps, notes=notes))
     parameters = sum(p.numel() for p in detector.parameters())
     print(f"{spec.name}, width {spec.width:g}, {parameters:,} parameters, {spec.num_classes} classes: {count} names -> {args.out}")
     if reference:
         print("its heads mean boxes by another formula than ours: a warm start, not a finished detector (--help)")
     return 0
+
+
+def steps_of(detector: SpikingYOLO, asked: int | None) -> int:
+    """The steps to write down. Raises InputError where units that do not spike should have several: all would say the same."""
+    if detector.spiking:
+        return STEPS_OF_SPIKING if asked is None else asked
+    if asked not in (None, 1):
+        raise InputError(f"--timesteps {asked}: the units of {detector.spec.name} do not spike, one step is all they need; leave it out")
+    return 1

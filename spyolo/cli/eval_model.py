@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spyolo.boxes import Detections
-from spyolo.config import Evaluation
+from spyolo.config import MOST_TIMESTEPS, Evaluation
 from spyolo.data import DetectionDataset, VOCSet, load_batches
 from spyolo.data.events_clips import EventClips, EventPlayback
 from spyolo.data.events_set import EventSet
@@ -59,12 +59,12 @@ def parse_timesteps(text: str) -> tuple[int, ...]:
     """`4`, `1,2,4` or `1..8`. Raises InputError."""
     try:
         first, dots, last = text.partition("..")
-        steps = tuple(range(int(first), int(last) + 1)) if dots else tuple(sorted({int(word) for word in text.split(",")}))
+        steps = [int(first), int(last)] if dots else sorted({int(word) for word in text.split(",")})
     except ValueError:
-        steps = ()
-    if not steps or steps[0] < 1 or steps[-1] > 1024:
-        raise InputError(f"--timesteps {text!r} is not understood: write 4, 1,2,4 or 1..8, numbers from 1 to 1024")
-    return steps
+        steps = []
+    if not steps or not 1 <= steps[0] <= steps[-1] <= MOST_TIMESTEPS:  # before a range is built: 1..99999999 takes gigabytes
+        raise InputError(f"--timesteps {text!r} is not understood: write 4, 1,2,4 or 1..8, numbers from 1 to {MOST_TIMESTEPS}")
+    return tuple(range(steps[0], steps[1] + 1)) if dots else tuple(steps)
 
 
 def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:

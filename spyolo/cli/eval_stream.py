@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.options import refuse_unread
+from spyolo.config import MOST_TIMESTEPS
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,8 +42,9 @@ def check_stream(args: argparse.Namespace, default_of: Callable[[str], Any]) -> 
     refuse_unread(args, NOT_OF_STREAM, default_of, "the stream score does not read that; leave it out")
     if not args.weights:
         raise InputError("--stream needs a detector: --weights")
-    if args.timesteps is not None and not (args.timesteps.isdecimal() and 1 <= int(args.timesteps) <= 1024):
-        raise InputError(f"--stream takes one number from 1 to 1024 as --timesteps, the steps of its fresh mode; got {args.timesteps!r}")
+    if args.timesteps is not None and not (args.timesteps.isdecimal() and 1 <= int(args.timesteps) <= MOST_TIMESTEPS):
+        steps = f"one number from 1 to {MOST_TIMESTEPS} as --timesteps, the steps of its fresh mode"
+        raise InputError(f"--stream takes {steps}; got {args.timesteps!r}")
     if args.stream_clips < 1:
         raise InputError(f"--stream-clips must be at least 1, got {args.stream_clips}")
 

@@ -139,7 +139,7 @@ def test_files_are_written_even_if_nobody_reads_the_figures(devkit, preds, monke
 
 def test_timesteps_are_ranges_or_lists():
     assert parse_timesteps("1..4") == (1, 2, 3, 4) and parse_timesteps("4,1,2,2") == (1, 2, 4) and parse_timesteps("3") == (3,)
-    for text in ("", "0", "4..1", "1...3", "x", "-1", "1..9999"):
+    for text in ("", "0", "4..1", "1...3", "x", "-1", "1..9999", f"1..{10**15}", f"{10**15}..4"):  # those of 10**15 steps would be petabytes
         with pytest.raises(InputError, match="--timesteps"):
             parse_timesteps(text)
 

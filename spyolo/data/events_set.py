@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -47,7 +45,6 @@ class EventSet:
     ) -> None:  # fmt: skip
         self.root, self.classes, self.window, self.saturate = Path(root), tuple(classes), window, saturate
         self.min_diagonal, self.min_side = min_diagonal, min_side
-        self.warnings: Counter[str] = Counter()
         self.recordings: list[EventFile] = []
         self._truth: list[dict[int, Objects]] = []  # for each recording, window -> objects
         for split in splits.split("+"):
@@ -139,10 +136,6 @@ class EventSet:
     def image(self, i: int) -> np.ndarray:
         """The window as people draw it, RGB uint8 [H, W, 3]: on events red, off events blue."""
         return drawn(self.frame(*self.places[i]))
-
-    @property
-    def problems(self) -> dict[str, dict[str, Any]]:
-        return {}
 
     def clips(self, length: int) -> Iterator[tuple[int, int]]:
         """(recording, first window) of the runs of `length` windows, one after the other, that hold any truth."""

@@ -1,6 +1,6 @@
 """Pictures and their boxes in WebDataset shards: tar files of some hundred pictures, beside an index that says what each holds.
 
-    shards/train/index.json        {"format", "classes", "shards": [{"name", "samples", "bytes"}, ...]}
+    shards/train/index.json        {"format", "classes", "objects": {class: how many}, "shards": [{"name", "samples", "bytes"}, ...]}
     shards/train/000000.tar        00000000.jpg, 00000000.json, 00000001.jpg, ...
 
 Any WebDataset reader can stream them. Here they are read by place (an index of offsets is taken when a shard is first opened), so that
@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import math
 import tarfile
+import warnings
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Sequence
 from io import BytesIO
@@ -24,6 +25,7 @@ import torch
 
 from spyolo.boxes import Objects
 from spyolo.data.images import read_image
+from spyolo.data.problems import DataWarning
 from spyolo.data.shard_fetching import ShardStore
 from spyolo.data.splits import leaves_folder
 from spyolo.data.voc import VOCSet
@@ -39,30 +41,53 @@ def make_shards(voc: VOCSet, out: str | Path, per_shard: int = 500) -> list[Path
     """Write a set as shards: the pictures' own bytes, never decoded. The index comes last, so what has one is whole.
 
     Raises:
-        InputError: webdataset is not installed, the folder cannot be made or holds something, a picture cannot be read.
+        InputError: webdataset is not installed, the folder cannot be made or written to or holds something, a picture is missing, empty or
+            cannot be read. No shard is left behind then.
     """
+    out = make_folder(out)
+    if any(out.iterdir()):
+        raise InputError(f"{out} is not empty; give another folder")
+    shares = [range(first, min(first + per_shard, len(voc))) for first in range(0, len(voc), per_shard)]
+    paths = [out / f"{number:06d}.tar" for number in range(len(shares))]
+    try:
+        for path, chosen in zip(paths, shares):
+            _write_shard(voc, chosen, path)
+        rows = [{"name": path.name, "samples": len(chosen), "bytes": path.stat().st_size} for path, chosen in zip(paths, shares)]
+        objects = Counter(voc.classes[label] for i in range(len(voc)) for label in voc.objects(i).labels.tolist())
+        index = {"format": FORMAT, "classes": list(voc.classes), "objects": objects, "shards": rows}
+        write_whole(out / "index.json", json.dumps(index, indent=1))
+    except BaseException:  # Ctrl-C too: half a set would be in the way of the next try
+        for path in paths:
+            path.unlink(missing_ok=True)
+        raise
+    return paths
+
+
+def _write_shard(voc: VOCSet, chosen: Iterable[int], path: Path) -> None:
     try:
         from webdataset import TarWriter
     except ImportError as error:
         raise InputError("webdataset is not installed: pip install 'spyolo[shards]'") from error
-    out = make_folder(out)
-    if any(out.iterdir()):
-        raise InputError(f"{out} is not empty; give another folder")
-    written, rows = [], []
-    for first in range(0, len(voc), per_shard):
-        path = out / f"{first // per_shard:06d}.tar"
-        chosen = range(first, min(first + per_shard, len(voc)))
+    try:
         with TarWriter(str(path), encoder=False, mtime=0) as tar:
             for i in chosen:
                 picture = voc.image_path(i)
-                if not picture.is_file():
-                    raise InputError(f"{picture} does not exist")
-                tar.write({"__key__": f"{i:08d}", picture.suffix[1:].lower(): picture.read_bytes(), "json": _described(voc, i)})
-        written.append(path)
-        rows.append({"name": path.name, "samples": len(chosen), "bytes": path.stat().st_size})
-    index = {"format": FORMAT, "classes": list(voc.classes), "shards": rows}
-    write_whole(out / "index.json", json.dumps(index, indent=1))
-    return written
+                tar.write({"__key__": f"{i:08d}", picture.suffix[1:].lower(): _content(picture), "json": _described(voc, i)})
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
+
+
+def _content(picture: Path) -> bytes:
+    """A picture's bytes. Raises InputError."""
+    try:
+        content = read_limited(picture, PICTURE)
+    except FileNotFoundError:
+        raise InputError(f"{picture} does not exist") from None
+    except OSError as error:
+        raise InputError(f"{picture} cannot be read ({error.strerror or error})") from None
+    if not content:
+        raise InputError(f"{picture} cannot be read as a picture (the file is empty)")
+    return content
 
 
 def _described(voc: VOCSet, i: int) -> bytes:
@@ -81,11 +106,11 @@ class ShardSet:
     Args:
         root: the folder that holds the splits' folders.
         splits: `train`, or several: `train+more`.
-        classes: names in label order; objects of other names are left out.
+        classes: names in label order; objects of other names are left out with a warning.
         store: where the shards are; None: beside their index.
 
     Raises:
-        InputError: no index, a shard that is missing or cut off.
+        InputError: no index, a shard that is missing or cut off, a split that is named twice.
     """
 
     strict = True
@@ -94,17 +119,29 @@ class ShardSet:
         self.root, self.classes, self.store = Path(root), tuple(classes), store or ShardStore()
         self.shards: list[tuple[Path, int]] = []  # where it belongs, bytes
         counts: list[int] = []
-        for split in splits.split("+"):
-            folder = self.root / split.strip()
-            for name, samples, size in _read_index(folder / "index.json"):
+        held: Counter[str] = Counter()  # objects of each class; of an older index, which does not say how many: 0
+        folders = [self.root / split.strip() for split in splits.split("+")]
+        if len({folder.resolve() for folder in folders}) < len(folders):
+            raise InputError(f"{splits!r} names a split twice")
+        for folder in folders:
+            rows, objects = _read_index(folder / "index.json")
+            for name, samples, size in rows:
                 self.shards.append((folder / name, size))
                 counts.append(samples)
+            held.update(objects)
+        self._warn_of_other_classes(held)
         self.store.check(self.shards)
         self.starts = np.cumsum([0, *counts])
         self._chosen: np.ndarray | None = None
         self._opened: OrderedDict[int, tuple[Any, list[dict[str, tuple[int, int]]]]] = OrderedDict()
         self._last: tuple[int, dict[str, Any]] = (-1, {})
-        self.unknown_classes: Counter[str] = Counter()
+
+    def _warn_of_other_classes(self, held: Counter[str]) -> None:
+        others = [f"{name} ({count})" if count else name for name, count in held.most_common() if name not in self.classes]
+        if others:
+            more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+            said = f"objects of classes that are not in use are left out: {', '.join(others[:10])}{more}"
+            warnings.warn(f"{self.root}: {said}", DataWarning, stacklevel=3)
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_opened": OrderedDict(), "_last": (-1, {})}
@@ -231,8 +268,8 @@ class _Ids(Sequence[str]):
         return [self[k] for k in range(*i.indices(len(self)))] if isinstance(i, slice) else self.shards.described(i)["id"]
 
 
-def _read_index(path: Path) -> list[tuple[str, int, int]]:
-    """(name, samples, bytes) of each shard. Raises InputError."""
+def _read_index(path: Path) -> tuple[list[tuple[str, int, int]], dict[str, int]]:
+    """(name, samples, bytes) of each shard, and objects of each class (0: not told). Raises InputError."""
     try:
         tree = json.loads(read_limited(path, INDEX))
         if tree["format"] != FORMAT:
@@ -240,10 +277,11 @@ def _read_index(path: Path) -> list[tuple[str, int, int]]:
         rows = [(str(s["name"]), int(s["samples"]), int(s["bytes"])) for s in tree["shards"]]
         if not rows or any(not name or leaves_folder(name) or not 0 < samples < 2**40 or size < 1 for name, samples, size in rows):
             raise ValueError("a shard without a plain name, samples or bytes")
-        return rows
+        told = tree["objects"] if "objects" in tree else dict.fromkeys(tree.get("classes", ()), 0)
+        return rows, {one_line(name, 100): int(count) for name, count in told.items()}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; tools/make_shards.py writes it, last of all") from None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} is no index of shards ({type(error).__name__}: {one_line(error)})") from None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 
 from spyolo.cli import run
-from spyolo.data import SAMPLE_CLASSES, DetectionDataset, VOCSet, load_batches
+from spyolo.data import SAMPLE_CLASSES, DataWarning, DetectionDataset, VOCSet, load_batches
 from spyolo.data.shard_fetching import ShardStore
 from spyolo.data.shards import FORMAT, ShardSet, make_shards
 from spyolo.distributed import ALONE, Peers
@@ -46,8 +47,45 @@ def test_shards_hold_what_the_set_holds(voc, root):
         shards.described(16)
     part = shards.subset([9, 3])
     assert list(part.ids) == [voc.ids[9], voc.ids[3]] and part.index(voc.ids[3]) == 1 and part.span(1) == (0, 2)
-    fewer = ShardSet(root, "train", SAMPLE_CLASSES[:2])
+    with pytest.warns(DataWarning):
+        fewer = ShardSet(root, "train", SAMPLE_CLASSES[:2])
     assert all(set(fewer.objects(i).labels.tolist()) <= {0, 1} for i in range(16))
+
+
+def test_objects_of_other_classes_are_told(voc, root, tmp_path):
+    names = [voc.classes[label] for i in range(len(voc)) for label in voc.objects(i).labels.tolist()]
+    kept, left = SAMPLE_CLASSES[:2], sorted(SAMPLE_CLASSES[2:], key=names.count, reverse=True)
+    with pytest.warns(DataWarning, match="objects of classes that are not in use are left out") as told:
+        ShardSet(root, "train", kept)
+    assert len(told) == 1 and str(told[0].message).count("(") == len(left)
+    assert all(f"{name} ({names.count(name)})" in str(told[0].message) for name in left)
+    index = json.loads((root / "train" / "index.json").read_text())
+    del index["objects"]  # an index written before they were counted
+    folder = spoiled(root, tmp_path)
+    (folder / "index.json").write_text(json.dumps(index))
+    with pytest.warns(DataWarning, match=f"left out: {', '.join(SAMPLE_CLASSES[2:])}$"):
+        ShardSet(tmp_path, "train", kept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ShardSet(root, "train", SAMPLE_CLASSES)
+
+
+@pytest.mark.parametrize("splits", ["train+train", "train+./train"])
+def test_a_split_named_twice_is_refused(root, splits):
+    with pytest.raises(InputError, match="names a split twice"):
+        ShardSet(root, splits, SAMPLE_CLASSES)
+
+
+@pytest.mark.parametrize("spoil", ["missing", "empty"])
+def test_a_bad_picture_leaves_no_half_shards_behind(make_devkit, tmp_path, spoil):
+    root, out = make_devkit({"a": [], "b": [], "c": []}), tmp_path / "shards"
+    picture = root / "VOCdevkit/VOC2007/JPEGImages/c.jpg"
+    content = picture.read_bytes()
+    picture.unlink() if spoil == "missing" else picture.write_bytes(b"")
+    with pytest.raises(InputError, match=r"c\.jpg (does not exist|.*the file is empty)"):
+        make_shards(VOCSet(root, "2007:train"), out, per_shard=2)
+    picture.write_bytes(content)
+    assert len(make_shards(VOCSet(root, "2007:train"), out, per_shard=2)) == 2
 
 
 def test_any_reader_of_webdatasets_can_stream_them(voc, root):

@@ -41,7 +41,7 @@ def shards(folder: Path) -> list[bytes]:
 
 def shard_indices(folder: Path) -> list[bytes]:
     rows = [{"name": "000000.tar", "samples": 2, "bytes": 10240}]
-    return [json.dumps({"format": FORMAT, "classes": list(CLASSES), "shards": rows}, indent=1).encode()]
+    return [json.dumps({"format": FORMAT, "classes": list(CLASSES), "objects": {"cat": 3}, "shards": rows}, indent=1).encode()]
 
 
 def read_shard(path: Path) -> None:

@@ -278,7 +278,10 @@ def _read_index(path: Path) -> tuple[list[tuple[str, int, int]], dict[str, int]]
         if not rows or any(not name or leaves_folder(name) or not 0 < samples < 2**40 or size < 1 for name, samples, size in rows):
             raise ValueError("a shard without a plain name, samples or bytes")
         told = tree["objects"] if "objects" in tree else dict.fromkeys(tree.get("classes", ()), 0)
-        return rows, {one_line(name, 100): int(count) for name, count in told.items()}
+        objects = {one_line(name, 100): int(count) for name, count in told.items()}
+        if not all(0 <= count < 2**63 for count in objects.values()):
+            raise ValueError("a class with a number of objects that cannot be")
+        return rows, objects
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; tools/make_shards.py writes it, last of all") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:

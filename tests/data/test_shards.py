@@ -180,6 +180,11 @@ def test_an_index_that_is_none(tmp_path, content):
     (tmp_path / "index.json").write_text(content)
     with pytest.raises(InputError, match="is no index of shards"):
         ShardSet(tmp_path, ".", SAMPLE_CLASSES)
+    good = {"format": FORMAT, "shards": [{"name": "a.tar", "samples": 1, "bytes": 1}]}
+    for objects in ([], {"cat": "many"}, {"cat": -1}, {"cat": 2**64}):
+        (tmp_path / "index.json").write_text(json.dumps({**good, "objects": objects}))
+        with pytest.raises(InputError, match="is no index of shards"):
+            ShardSet(tmp_path, ".", SAMPLE_CLASSES)
     with pytest.raises(InputError, match=r"index.json does not exist; tools/make_shards.py writes it, last of all"):
         ShardSet(tmp_path, "nothing", SAMPLE_CLASSES)
 

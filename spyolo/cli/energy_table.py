@@ -72,7 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def read_run(argument: str) -> Run:
-    """`LABEL=PATH` or `PATH`. Raises InputError naming the file."""
+    """`LABEL=PATH` or `PATH`.
+
+    Raises:
+        InputError: it cannot be read, or is not what eval writes; names the file.
+    """
     label, path = ("", argument) if "=" not in argument or Path(argument).exists() else argument.split("=", 1)
     try:
         metrics = json.loads(read_limited(path, 1 << 30))
@@ -83,8 +87,14 @@ def read_run(argument: str) -> Run:
     energy = metrics.get("energy") if isinstance(metrics, dict) else None
     if not isinstance(energy, dict) or "by_price" not in energy or not energy.get("per_timestep"):
         raise InputError(f"{path}: field energy is missing; write it with eval --weights, without --energy-pictures 0")
-    protocol = metrics.get("protocol", {})
-    return Run(label or str(protocol.get("detector", Path(path).parent.name)), energy, protocol)
+    try:
+        protocol = metrics.get("protocol", {})
+        run = Run(label or str(protocol.get("detector", Path(path).parent.name)), energy, protocol)
+        document([run])  # whatever a table asks of it is there
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        missing = f"field {error} is missing" if isinstance(error, KeyError) else one_line(error)
+        raise InputError(f"{path}: its energy is not what eval writes ({missing}); write it again with eval --weights") from None
+    return run
 
 
 def document(runs: Sequence[Run]) -> str:

@@ -67,6 +67,30 @@ def test_a_cheap_sigmoid_takes_nine_macs_off_every_gate_update(write, capsys):
     assert cells[-1].startswith("-")  # no plain network to compare with
 
 
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda m: m["energy"].update(by_price={}), "field 'int8' is missing"),
+        (lambda m: m["energy"].update(per_timestep=[{}]), "field 'membrane_updates' is missing"),
+        (lambda m: m["energy"].update(per_timestep={"1": 2}), "is not what eval writes"),
+        (lambda m: m["energy"]["per_timestep"][0].update(timesteps=9), "is not what eval writes"),
+        (lambda m: m["energy"]["per_timestep"][0].update(macs="many"), "is not what eval writes"),
+        (lambda m: m["energy"].pop("prices"), "field 'prices' is missing"),
+        (lambda m: m.update(protocol=[]), "is not what eval writes"),
+    ],
+)
+@pytest.mark.parametrize("network", ["plain", "spiking"])
+def test_files_whose_energy_is_of_another_shape_are_refused_by_name(write, capsys, network, spoil, told):
+    good = write("good.json", energy_table(spiking(), ap50={1: 0.3}))
+    path = write("metrics.json", energy_table(plain(10**8) if network == "plain" else spiking(), ap50={1: 0.3}))
+    metrics = json.loads(path.read_text())
+    spoil(metrics)
+    path.write_text(json.dumps(metrics))
+    assert run("energy_table", [str(good), str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"error: {path}: " in error and told in error and error.count("\n") == 1
+
+
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"energy": {"per_timestep": []}}'])
 def test_files_without_energy_are_refused_by_name(tmp_path, capsys, content):
     path = tmp_path / "metrics.json"

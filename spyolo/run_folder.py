@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -60,7 +60,7 @@ class RunFolder:
         self.curves = self.path / "curves.png"
         self.metrics = self.path / "metrics.json"
         self.pictures = self.path / "predictions.png"
-        self._board: Any = None
+        self._board: Path | None = None  # the file of events that this process goes on with
 
     def sweep(self) -> None:
         """Remove what a kill in the middle of a write left behind: our own temporary files (see `replace_file`), and safetensors', which
@@ -97,10 +97,18 @@ class RunFolder:
             return found
 
     def record(self, history: Sequence[Row]) -> None:
-        """The log, its events for TensorBoard, and its curves, with a new newest row."""
+        """The log, its events for TensorBoard, and its curves, with a new newest row. Events and curves that cannot be written are a
+        warning: they are no reason to lose the checkpoint that comes next, and the next epoch makes them from the history.
+
+        Raises:
+            InputError: the log cannot be written.
+        """
         self.write_log(history)
-        self.board(history)
-        self.plot(history)
+        for adorn in (self.board, self.plot):
+            try:
+                adorn(history)
+            except InputError as error:
+                warnings.warn(f"{error}; the run goes on without", stacklevel=2)
 
     def write_log(self, history: Sequence[Row]) -> None:
         """The whole history as CSV; an empty cell where an epoch was not evaluated."""
@@ -111,20 +119,27 @@ class RunFolder:
         write_whole(self.log, out.getvalue())
 
     def board(self, history: Sequence[Row]) -> None:
-        """Send the newest row to TensorBoard. The first call of a process sends the whole history into a new file in place of those that
-        earlier ones left: a reader orders files by the clock in their names, which may have been put back meanwhile."""
-        from torch.utils.tensorboard import SummaryWriter
+        """Send the newest row to TensorBoard. The first call of a process, and one after a failure, sends the whole history into a new file
+        in place of those that earlier ones left: a reader orders files by the clock in their names, which may have been put back meanwhile.
+        Written here and not by torch's SummaryWriter, whose thread dies of a full disk with a traceback.
 
-        new = history[-1:]
+        Raises:
+            InputError: the file cannot be written; earlier ones stay until there is a new one.
+        """
         if self._board is None:
-            for path in self.path.glob("events.out.tfevents.*"):
-                path.unlink(missing_ok=True)
-            self._board, new = SummaryWriter(str(self.path)), history
-        for row in new:
-            for name, value in row.items():
-                if name != "epoch":
-                    self._board.add_scalar(("val/" if name in self.layout.measured else "train/") + name, value, int(row["epoch"]))
-        self._board.flush()
+            path = self.path / f"events.out.tfevents.{int(time.time()):010d}.spyolo"
+            self._board = write_whole(path, events(history, self.layout, begin=True))
+            for other in self.path.glob("events.out.tfevents.*"):
+                if other != path:
+                    other.unlink(missing_ok=True)
+            return
+        path, self._board = self._board, None
+        try:
+            with open(path, "ab") as file:
+                file.write(events(history[-1:], self.layout))
+        except OSError as error:
+            raise InputError(f"{path} cannot be written ({error.strerror or error})") from error
+        self._board = path
 
     def plot(self, history: Sequence[Row]) -> None:
         """The layout's panels over the epochs, as one picture."""
@@ -141,6 +156,20 @@ class RunFolder:
                 ax.legend(frameon=False)
         replace_file(self.curves, lambda temporary: figure.savefig(temporary, dpi=110, format="png"))
 
-    def close(self) -> None:
-        if self._board is not None:
-            self._board.close()
+
+def events(rows: Sequence[Row], layout: Layout, begin: bool = False) -> bytes:
+    """Rows as TensorBoard's records, a scalar each; `begin`: after the one that a file starts with."""
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+    from torch.utils.tensorboard.summary import scalar
+
+    out, now = io.BytesIO(), time.time()
+    writer = RecordWriter(out)
+    if begin:
+        writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    for row in rows:
+        for name, value in row.items():
+            if name != "epoch":
+                summary = scalar(("val/" if name in layout.measured else "train/") + name, value)
+                writer.write(Event(wall_time=now, step=int(row["epoch"]), summary=summary).SerializeToString())
+    return out.getvalue()

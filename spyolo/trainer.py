@@ -122,7 +122,6 @@ class Trainer:
                 self.end_epoch()
             if self.epoch >= self.config.epochs and not self.stopping:
                 self.end_early()
-        self.folder.close()
         return self.epoch >= self.config.epochs
 
     def end_early(self) -> None:

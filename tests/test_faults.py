@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -202,6 +203,37 @@ def test_a_file_where_the_run_folder_should_be(tiny_config, tmp_path):
             Trainer(tiny_config(**SHORT, out=str(out)), quiet=True).fit()
 
 
+def test_a_disk_too_full_for_tensorboard_costs_no_checkpoint(tiny_config, adorned, monkeypatch, capfd):
+    """Its file may not grow: one warning, the events so far kept, and once there is room again the whole history."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def steps() -> list[int]:
+        board = EventAccumulator(config.out)
+        board.Reload()
+        return [e.step for e in board.Scalars("train/loss")]
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    config = tiny_config(**SHORT | {"epochs": 3, "timesteps": 1})
+    assert Trainer(config.updated({"epochs": 1}), quiet=True).fit()
+    with monkeypatch.context() as no_room:  # a resumed run writes a file anew ...
+        no_room.setattr("spyolo.run_folder.write_whole", lambda path, content: replace_file(path, full) if "tfevents" in path.name else
+                        write_whole(path, content))  # fmt: skip
+        with pytest.warns(UserWarning, match=r"tfevents.* cannot be written \(No space left .*; the run goes on without"):
+            assert Trainer(config.updated({"epochs": 2}), resume=True, quiet=True).fit()
+    assert steps() == [1] and RunFolder(config.out).last.exists()
+    trainer = Trainer(config, resume=True, quiet=True)
+    assert trainer.fit() and steps() == [1, 2, 3]
+    with monkeypatch.context() as no_room:  # ... one that goes on appends to it
+        no_room.setattr("builtins.open", full)
+        with pytest.raises(InputError, match=r"tfevents.* cannot be written"):
+            trainer.folder.board(trainer.history)
+    assert steps() == [1, 2, 3] and "Traceback" not in capfd.readouterr().err
+    trainer.folder.board(trainer.history)
+    assert steps() == [1, 2, 3]
+
+
 # --- killed at random moments ---
 
 HELPER = """
@@ -211,7 +243,7 @@ from spyolo.files import write_whole
 from spyolo.neurons.fused import Compiling
 from spyolo.run_folder import RunFolder
 from spyolo.trainer import Trainer
-from torch.utils.tensorboard import SummaryWriter  # once, here
+from torch.utils.tensorboard import summary  # once, here
 
 Compiling.enabled = False
 RunFolder.plot = lambda self, history: write_whole(self.curves, str(len(history)))  # drawing takes longer than training here

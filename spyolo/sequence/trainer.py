@@ -101,7 +101,6 @@ class SequenceTrainer:
                 self.history[-1] |= self.evaluate()  # it was stopped after an epoch without, and resumed with fewer epochs
                 self.folder.record(self.history)
                 self.save()
-        self.folder.close()
         return self.epoch >= self.config.epochs
 
     def run_epoch(self) -> None:

@@ -22,9 +22,11 @@ import numpy as np
 
 from spyolo.data.images import MAX_PIXELS
 from spyolo.errors import InputError
+from spyolo.files import shortened
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".gif"})
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".ts"})
+MOST_CAMERA = 9999  # OpenCV counts the ways to reach a camera in hundreds
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 
 
@@ -48,7 +50,7 @@ def parse_source(text: str) -> Source:
     """Tell what a source is from how it is written, and that it is there. A file of that very name wins over a pattern or a number.
 
     Raises:
-        InputError: nothing there, or a folder or pattern without pictures.
+        InputError: nothing there, a folder or pattern without pictures, or a number that no camera has.
     """
     path = Path(text)
     if text.lower().startswith(STREAMS):
@@ -61,6 +63,8 @@ def parse_source(text: str) -> Source:
             raise InputError(f"{text}: no pictures here (looked for {', '.join(sorted(PICTURES))})")
         return Source("pictures", found)
     if text.isdecimal():
+        if len(text) > len(str(MOST_CAMERA)):
+            raise InputError(f"{shortened(text)}: cameras are numbered from 0 to {MOST_CAMERA}")
         return Source("live", address=int(text))
     if glob.has_magic(text):
         found = tuple(sorted(Path(p) for p in glob.glob(text, recursive=True) if Path(p).suffix.lower() in PICTURES))

@@ -5,12 +5,14 @@ Each command module has `main(argv) -> int`. Bad input is answered with one clea
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
 
 from spyolo.errors import InputError
+from spyolo.files import one_line
 
 COMMANDS = {
     "train": "train a detector",
@@ -31,19 +33,37 @@ COMMANDS = {
 }
 
 
+# What a system says of files and disks that are as their owner has them. Anything else (a closed handle, a socket, a file that is there
+# already) our code should have foreseen, and keeps its traceback.
+_OF_FILES = {
+    errno.ENOENT, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS, errno.EIO,
+}  # fmt: skip
+_OF_DISKS = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # met while writing, when no name is told
+
+
 def guarded(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None = None) -> int:
-    """Run a command; turn bad input and interruption into a message and an exit status instead of a traceback."""
+    """Run a command; turn bad input, files that the system refuses, and interruption into a message and an exit status instead of a
+    traceback."""
     try:
         return main(argv)
     except InputError as error:
-        rank = os.environ.get("RANK", "0")  # of several processes, each may meet an error of its own
-        print(f"error: {error}" if rank == "0" else f"error (process {rank}): {error}", file=sys.stderr)
-        return 2
+        return _refused(error)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141
+    except OSError as error:
+        named = error.errno in _OF_FILES | _OF_DISKS and isinstance(error.filename, str | os.PathLike)
+        if not named and error.errno not in _OF_DISKS:
+            raise
+        return _refused(f"{one_line(error.filename)}: {error.strerror}" if named else error.strerror)
+
+
+def _refused(why: object) -> int:
+    rank = os.environ.get("RANK", "0")  # of several processes, each may meet an error of its own
+    print(f"error: {why}" if rank == "0" else f"error (process {rank}): {why}", file=sys.stderr)
+    return 2
 
 
 def run(command: str, argv: Sequence[str] | None = None) -> int:

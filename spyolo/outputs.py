@@ -1,7 +1,7 @@
 """What is made of detections: JSON lines, CSV, VOC XML, annotated video, and other libraries' types.
 
 Tables are written line by line into a file beside the final one, which takes its place when the writer closes: also after Ctrl-C or an
-error, so that nothing already found is lost.
+error, so that nothing already found is lost. One to which nothing was added leaves what was there before.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ class Whole:
 class Table(Whole, ABC):
     """A text file that grows by `add(picture, size, found, frame)`; base of the two below."""
 
+    pictures = 0  # added so far
+
     def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
         super().__init__(path)
         self.classes = classes
@@ -69,20 +71,27 @@ class Table(Whole, ABC):
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror or error})") from error
 
-    @abstractmethod
     def add(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None = None) -> None:
         """Write what was found in one picture, or in one frame of a video."""
+        self.pictures += 1
+        self.write(picture, size, found, frame)
+
+    @abstractmethod
+    def write(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None) -> None:
+        """The lines of one picture or frame."""
 
     def close(self) -> None:
         if not self.file.closed:
             self.file.close()
+            if not self.pictures:  # a source that gave nothing, and the results of the last one are still there
+                self.part.unlink(missing_ok=True)
             super().close()
 
 
 class JSONLines(Table):
     """One line a picture or frame: {"picture", "frame", "width", "height", "detections": [{"class", "score", "box"}]}."""
 
-    def add(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None = None) -> None:
+    def write(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None) -> None:
         said = [{"class": name, "score": score, "box": box} for name, score, box in rows(found, self.classes)]
         line = {"picture": picture, "frame": frame, "width": size[0], "height": size[1], "detections": said}
         self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
@@ -96,7 +105,7 @@ class CSVTable(Table):
         self.csv = csv.writer(self.file, lineterminator="\n")
         self.csv.writerow(COLUMNS)
 
-    def add(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None = None) -> None:
+    def write(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None) -> None:
         self.csv.writerows((picture, frame, name, score, *box) for name, score, box in rows(found, self.classes))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import shutil
@@ -91,6 +92,54 @@ def test_how_a_command_ends(error, status, capsys):
 
     assert guarded(command) == status
     assert capsys.readouterr().err == {2: "error: no\n", 130: "interrupted\n", 141: ""}[status]
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "data/a.jpg"), "error: data/a.jpg: Permission denied\n"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", Path("a" * 300)), f"error: {'a' * 200}...: File name too long\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: No space left on device\n"),
+    ],
+)
+def test_files_that_the_system_refuses_are_one_line(error, told, capsys):
+    def command(_: object) -> int:
+        raise error
+
+    assert guarded(command) == 2 and capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError("of our own making"),
+        OSError(errno.EBADF, "Bad file descriptor"),
+        FileExistsError(errno.EEXIST, "File exists", "a"),
+        PermissionError(errno.EACCES, "Permission denied"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+    ],
+)
+def test_errors_of_the_system_that_are_a_program_s_keep_their_traceback(error):
+    def command(_: object) -> int:
+        raise error
+
+    with pytest.raises(type(error)):
+        guarded(command)
+
+
+@pytest.mark.parametrize(
+    ("command", "options"),
+    [
+        ("predict", ["--weights", "WEIGHTS", "--source", "LONG"]),
+        ("eval", ["--predictions", "LONG", "--data", "LONG"]),
+        ("check_data", ["--data", "LONG"]),
+        ("convert", ["--from", "coco", "--to", "voc", "--data", "LONG", "--out", "OUT"]),
+        ("train", ["--data", "LONG", "--out", "OUT"]),
+    ],
+)
+def test_names_that_are_too_long_are_one_line(weights_file, tmp_path, capsys, command, options):
+    places = {"WEIGHTS": weights_file, "LONG": tmp_path / ("x" * 300), "OUT": tmp_path / "out"}
+    assert "xxx" in bad(capsys, command, *(places.get(word, word) for word in options))
 
 
 # --- predict ---
@@ -214,6 +263,11 @@ def test_predict_never_writes_over_its_source(weights_file, photos, capsys):
     ("options", "message"),
     [
         (["--source", "nowhere.jpg"], "nowhere.jpg: no such picture or folder"),
+        (["--source", "99999999999"], "'99999999999': cameras are numbered from 0 to 9999"),
+        (["--fresh", "--frames", "3"], "--frames, --fresh: for a video, camera or stream; pictures are shown --timesteps steps"),
+        (["--nonfinite", "restart"], "--nonfinite: for a video, camera or stream"),
+        (["--steps-per-frame", "2"], "--steps-per-frame: for a video, camera or stream"),
+        (["--video-format", "mp4"], "--video-format: for a video, camera or stream"),
         (["--source", "EMPTY"], "no pictures here (looked for .avif, .bmp, .gif, .jpeg"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors: no such weights file"),
         (["--weights", "PHOTO"], "not a whole safetensors file"),

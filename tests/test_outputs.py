@@ -9,15 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from defusedxml.ElementTree import fromstring
 
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, save_weights
 from spyolo.cli import run
+from spyolo.cli.predict import told_apart
 from spyolo.data.annotation import read_annotation
 from spyolo.detection import build_detector
 from spyolo.drawing import save_image
 from spyolo.errors import InputError
-from spyolo.outputs import COLUMNS, CSVTable, JSONLines, VideoFile, to_supervision, write_voc
+from spyolo.outputs import COLUMNS, TABLES, CSVTable, JSONLines, VideoFile, to_supervision, write_voc
 from spyolo.predictor import Predictor
 from spyolo.sources import video_frames
 
@@ -68,6 +70,15 @@ def test_an_interrupted_table_keeps_its_lines_and_the_file_before_stays_until_th
         raise KeyboardInterrupt
     assert json.loads(path.read_text())["picture"] == "a.jpg"
     assert [p.name for p in tmp_path.iterdir()] == ["found.jsonl"]
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_table_without_a_picture_leaves_the_file_before(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"found.{kind}"
+    path.write_text("before")
+    with TABLES[kind](path, CLASSES):
+        pass
+    assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == [path.name]
 
 
 def test_voc_xml_reads_back(tmp_path: Path) -> None:
@@ -153,7 +164,36 @@ def test_two_folders_pictures_of_one_name_both_get_their_boxes(weights: Path, tm
     assert len(list((tmp_path / "out").glob("*.jpg"))) == 2
 
 
-@pytest.mark.parametrize(("more", "told"), [(("--write", "pictures,gif"), "gif"), (("--steps-per-frame", "0"), "--steps-per-frame")])
+def test_two_folders_pictures_of_one_name_are_told_apart_in_every_output(weights: Path, tmp_path: Path) -> None:
+    for name in ("one/a.png", "two/a.png", "two/b.png"):
+        save_image(tmp_path / "in" / name, np.full((40, 50, 3), 99, np.uint8))
+    out = tmp_path / "out"
+    assert predict(weights, tmp_path / "in" / "*" / "*.png", out, "--write", "coco,jsonl,csv,voc") == 0
+    wanted = ["a.png", "a.png-2", "b.png"]
+    assert [json.loads(line)["picture"] for line in (out / "predictions.jsonl").read_text().splitlines()] == wanted
+    assert list(dict.fromkeys(row["picture"] for row in csv.DictReader((out / "predictions.csv").open(newline="")))) == wanted
+    xml = [fromstring(path.read_bytes()).findtext("filename") for path in sorted((out / "annotations").iterdir())]
+    assert sorted(filter(None, xml)) == wanted
+    found = json.loads((out / "predictions.json").read_text())
+    assert list(dict.fromkeys(row["image_id"] for row in found)) == ["a.png", "a.png-2", "b"]
+
+
+def test_a_name_that_is_made_is_nobody_s_own() -> None:
+    assert told_apart(["a", "a", "a-2", "b", "a"]) == ["a", "a-2", "a-2-2", "b", "a-3"]
+    assert told_apart(["a-2", "a", "a"]) == ["a-2", "a", "a-3"]
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (("--write", "pictures,gif"), "gif"),
+        (("--steps-per-frame", "0"), "--steps-per-frame"),
+        (("--timesteps", "7", "--settle"), "--timesteps, --settle: for pictures, or frames with --fresh"),
+        (("--fresh", "--steps-per-frame", "9"), "--steps-per-frame: not with --fresh"),
+        (("--fresh", "--nonfinite", "restart"), "--nonfinite: not with --fresh"),
+        (("--write", "csv", "--video-format", "mp4"), "--video-format: no video is written"),
+    ],
+)
 def test_bad_options_are_one_line(
     weights: Path, film: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], more: tuple[str, ...], told: str
 ) -> None:
@@ -170,4 +210,22 @@ def test_a_video_is_never_written_over_itself(weights: Path, film: Path, capsys:
 def test_an_empty_video_is_one_line(weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "empty.mp4").write_bytes(b"")
     assert predict(weights, tmp_path / "empty.mp4", tmp_path / "out") == 2
-    assert "the file is empty" in capsys.readouterr().err
+    assert "the file is empty" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("source", ["empty.mp4", "broken.mp4", "7", "bad"])
+def test_a_source_that_gives_nothing_leaves_the_results_of_the_run_before(weights: Path, tmp_path: Path, source: str) -> None:
+    save_image(tmp_path / "in" / "a.png", np.full((40, 50, 3), 99, np.uint8))
+    out, kinds = tmp_path / "out", ("--write", "pictures,coco,jsonl,csv,voc")
+    assert predict(weights, tmp_path / "in", out, *kinds) == 0
+    before = {path: path.read_bytes() for path in out.rglob("*.*")}
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no picture at all")
+    assert predict(weights, source if source == "7" else tmp_path / source, out, *kinds) == (1 if source == "bad" else 2)
+    assert {path: path.read_bytes() for path in out.rglob("*.*")} == before
+
+
+def test_fresh_frames_take_the_steps_of_pictures(weights: Path, film: Path, tmp_path: Path) -> None:
+    assert predict(weights, film, tmp_path / "out", "--write", "jsonl", "--frames", "1", "--fresh", "--timesteps", "3", "--settle") == 0

@@ -12,8 +12,8 @@ carried over (--fresh: T steps a frame, from rest); of a camera or stream the ne
 it and keeps what was written.
 
 The folder --out gets what --write names: `pictures` (with their boxes: same name, .jpg; or the annotated video), `coco` (predictions.json,
-COCO results format), `jsonl`, `csv`, `voc` (one XML a picture or frame). A picture that cannot be read is told and left out; the others
-are done.
+COCO results format), `jsonl`, `csv`, `voc` (one XML a picture or frame). Pictures of one name in two folders become a.jpg and a.jpg-2. A
+picture that cannot be read is told and left out; the others are done. Where not one can be read, the results of the run before stay.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spyolo.cli.options import Parser
+from spyolo.cli.options import Parser, refuse_unread
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--write", default="pictures,coco", help=f"what to write, of {', '.join(KINDS)} [%(default)s]")
     p.add_argument("--confidence", type=float, default=0.3, help="floor on scores [%(default)s]")
     p.add_argument("--nms-iou", type=float, default=0.5, help="overlap above which the worse box of a class is dropped [%(default)s]")
-    p.add_argument("--timesteps", type=int, help="steps a picture is shown [as trained]")
+    p.add_argument("--timesteps", type=int, help="steps a picture is shown, or with --fresh a frame [as trained]")
     p.add_argument("--steps-per-frame", type=int, default=1, help="steps each frame of a video or stream is shown [%(default)s]")
     p.add_argument("--fresh", action="store_true", help="no state carried over: every frame is a picture of its own")
     bad = "on a state that is not finite: stop, or start anew from rest and count it"
@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--amp", choices=("none", "bf16"), default="none", help="autocast [%(default)s]")
     fast = "fast path on a CPU, at this precision [%(default)s]"
     p.add_argument("--fast", choices=("none", "fp32", "bf16", "int8"), default="none", help=fast)
-    p.add_argument("--settle", action="store_true", help="stop before T steps when a step changed no box")
+    p.add_argument("--settle", action="store_true", help="stop before --timesteps steps when a step changed no box")
     return p
 
 
@@ -79,6 +79,23 @@ def check(args: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(args, name)}")
 
 
+def check_fits(args: argparse.Namespace, source: Source) -> None:
+    """Raises InputError for options that this kind of source has no use for."""
+    default_of = parser().get_default
+    if source.kind == "pictures":
+        moving = ("frames", "fresh", "steps_per_frame", "nonfinite", "video_format")
+        refuse_unread(args, moving, default_of, "for a video, camera or stream; pictures are shown --timesteps steps each, from rest")
+        return
+    if args.fresh:
+        why = "not with --fresh, which carries no state over and shows each frame --timesteps steps"
+        refuse_unread(args, ("steps_per_frame", "nonfinite"), default_of, why)
+    else:
+        why = "for pictures, or frames with --fresh; a frame is shown --steps-per-frame steps"
+        refuse_unread(args, ("timesteps", "settle"), default_of, why)
+    if "pictures" not in kinds(args):
+        refuse_unread(args, ("video_format",), default_of, "no video is written; add pictures to --write")
+
+
 def kinds(args: argparse.Namespace) -> list[str]:
     return [kind.strip() for kind in args.write.split(",") if kind.strip()]
 
@@ -93,7 +110,7 @@ def check_places(args: argparse.Namespace, source: Source) -> None:
 
 
 class Writers:
-    """The outputs asked for, as one: `add` each picture, and close."""
+    """The outputs asked for, as one: `add` each picture, and close. Without a picture, what was there before stays."""
 
     def __init__(self, args: argparse.Namespace, classes: Sequence[str], stack: ExitStack) -> None:
         from spyolo.outputs import TABLES
@@ -121,7 +138,8 @@ class Writers:
     def write_coco(self) -> None:
         from spyolo.evaluation.coco_json import write_coco_json
 
-        write_coco_json(self.out / "predictions.json", self.found, self.classes)
+        if self.pictures:
+            write_coco_json(self.out / "predictions.json", self.found, self.classes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -130,6 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from spyolo.sources import parse_source
 
     source = parse_source(args.source)
+    check_fits(args, source)
     check_places(args, source)
     from spyolo.predictor import Predictor
     from spyolo.running import choose_device
@@ -139,9 +158,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         device=choose_device(args.device), amp=args.amp, fast=args.fast, settle=args.settle,
     )  # fmt: skip
     with ExitStack() as stack:
-        writers = Writers(args, predictor.classes, stack)
         if source.kind != "pictures":
-            return on_frames(args, source, predictor, writers, stack)
+            return on_frames(args, source, predictor, stack)
+        writers = Writers(args, predictor.classes, stack)
         bad = on_pictures(source.pictures, predictor, writers)
     print(f"{writers.pictures} picture(s), {writers.boxes} box(es) -> {writers.out}" + (f"; {bad} left out" if bad else ""))
     return 1 if bad else 0
@@ -154,11 +173,10 @@ def on_pictures(pictures: Sequence[Path], predictor: Predictor, writers: Writers
     from spyolo.data import read_image
     from spyolo.drawing import draw_boxes, save_image
 
-    bad, stems, taken = 0, Counter(path.stem for path in pictures), Counter[str]()
-    for path in tqdm(pictures, "predicting", disable=len(pictures) < 2, leave=False):
-        name = path.stem if stems[path.stem] == 1 else path.name  # a.jpg and a.png are two pictures
-        taken[name] += 1
-        name = name if taken[name] == 1 else f"{name}-{taken[name]}"  # so are one/a.jpg and two/a.jpg
+    bad, stems = 0, Counter(path.stem for path in pictures)
+    names = told_apart(path.stem if stems[path.stem] == 1 else path.name for path in pictures)  # a.jpg and a.png are two pictures
+    named = list(zip(pictures, names, told_apart(path.name for path in pictures)))
+    for path, name, file in tqdm(named, "predicting", disable=len(pictures) < 2, leave=False):
         try:
             image = read_image(path)
         except InputError as error:
@@ -166,7 +184,7 @@ def on_pictures(pictures: Sequence[Path], predictor: Predictor, writers: Writers
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue
         seen = predictor.predict(image)
-        writers.add(name, path.name, image, seen)
+        writers.add(name, file, image, seen)
         if "pictures" in writers.kinds:
             save_image(writers.out / f"{name}.jpg", draw_boxes(image, seen.boxes, seen.labels, predictor.classes, seen.scores))
         if len(pictures) == 1:
@@ -174,7 +192,19 @@ def on_pictures(pictures: Sequence[Path], predictor: Predictor, writers: Writers
     return bad
 
 
-def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, writers: Writers, stack: ExitStack) -> int:
+def told_apart(names: Iterable[str]) -> list[str]:
+    """Each name once: one/a.jpg and two/a.jpg are a.jpg and a.jpg-2."""
+    numbers, given = Counter[str](), dict[str, None]()
+    for name in names:
+        own = name
+        while own in given:
+            numbers[name] += 1
+            own = f"{name}-{numbers[name] + 1}"
+        given[own] = None
+    return list(given)
+
+
+def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, stack: ExitStack) -> int:
     """Predict on a video or stream, frame by frame, until it or --frames ends or Ctrl-C is pressed."""
     from tqdm import tqdm
 
@@ -182,6 +212,7 @@ def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, wr
     from spyolo.outputs import VideoFile
 
     frames, fps, length = opened(source, stack)
+    writers = Writers(args, predictor.classes, stack)
     film = stack.enter_context(VideoFile(writers.out / f"{source.name}.{args.video_format}", fps)) if "pictures" in writers.kinds else None
     state, times, number, restarts = None, deque[float](maxlen=50), 0, 0
     bar = stack.enter_context(tqdm(desc="predicting", unit="frame", total=args.frames or length or None, leave=False))

@@ -102,6 +102,18 @@ def held(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def is_there(path: Path, kind: Callable[[Path], bool] = Path.is_file) -> bool:
+    """Whether there is a file (or, by `kind`, a folder: Path.is_dir; either: Path.exists) of that name.
+
+    Raises:
+        InputError: the system does not say: a name that is too long, a folder that may not be looked into.
+    """
+    try:
+        return kind(path)
+    except OSError as error:
+        raise InputError(f"{shortened(str(path))} cannot be looked for ({error.strerror or error})") from error
+
+
 def make_folder(path: str | Path) -> Path:
     """Make a folder and those above it; one that is there stays as it is.
 

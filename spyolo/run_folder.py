@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from spyolo.errors import InputError
-from spyolo.files import replace_file, write_whole
+from spyolo.files import is_there, replace_file, write_whole
 from spyolo.tensors import read_tensors
 
 Row = dict[str, float | int]
@@ -71,7 +71,8 @@ class RunFolder:
 
     @property
     def has_checkpoint(self) -> bool:
-        return self.last.exists() or self.previous.exists()
+        """Raises InputError where the folder may not be looked into."""
+        return is_there(self.last) or is_there(self.previous)
 
     def stamp(self) -> tuple[int, int] | None:
         """Changes whenever the last checkpoint is replaced; None when there is none."""

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
+from spyolo.files import is_there
 from spyolo.learning import swapped
 from spyolo.settings import Settings, load_settings
 
@@ -122,7 +123,7 @@ def holds_this_run(config: Settings, otherwise: str = "--resume it, or give anot
         InputError: it holds another run; names what differs.
     """
     path = Path(config.out) / "config.yaml"
-    if not path.exists():
+    if not is_there(path):
         return False
     there = load_settings(path, type(config)(), path.parent)
     other = [name for name in config.fields() if name not in FREE and getattr(there, name) != getattr(config, name)]

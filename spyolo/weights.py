@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spyolo.errors import InputError
-from spyolo.files import one_line, read_limited, shortened, write_whole
+from spyolo.files import is_there, one_line, read_limited, shortened, write_whole
 
 if TYPE_CHECKING:
     from spyolo.checkpoint import WeightsInfo
@@ -60,7 +60,7 @@ def read_manifest(where: str | Path | None = None) -> dict[str, Entry]:
         InputError: not readable, not a manifest, a field missing or malformed, a name twice; says which.
     """
     path = Path(where or folder()) / MANIFEST
-    if not path.is_file():
+    if not is_there(path):
         return {}
     try:
         rows = json.loads(read_limited(path, MOST_BYTES))["models"]
@@ -101,19 +101,23 @@ def write_manifest(entries: Mapping[str, Entry], where: str | Path) -> Path:
 
 
 def sha256_of(path: str | Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """A file's checksum, in hexadecimal digits. Raises InputError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def resolve(name: str | Path) -> Path:
     """A weights file from its path, or from a name in the manifest; checked against its checksum where a manifest lists it.
 
     Raises:
-        InputError: neither a file nor a known name, or a file that is not what was published.
+        InputError: neither a file nor a known name, a file that cannot be read, or one that is not what was published.
     """
     path = Path(name)
-    if path.is_file():
-        listed = {entry.file: entry for entry in read_manifest(path.parent).values()} if (path.parent / MANIFEST).is_file() else {}
+    if is_there(path):
+        listed = {entry.file: entry for entry in read_manifest(path.parent).values()} if is_there(path.parent / MANIFEST) else {}
         if path.name in listed:
             check(path, listed[path.name])
         return path
@@ -127,14 +131,14 @@ def resolve(name: str | Path) -> Path:
         raise InputError(f"{name}: no such weights file, and no published weights of that name; {hint}{known}")
     entry = entries[str(name)]
     path = folder() / entry.file
-    if not path.is_file():
+    if not is_there(path):
         raise InputError(f"{name}: its file {path} is missing; get it again from where spyolo came from")
     check(path, entry)
     return path
 
 
 def check(path: Path, entry: Entry) -> None:
-    """Raises InputError where the file is not the one that was published."""
+    """Raises InputError where the file is not the one that was published, or cannot be read."""
     found = sha256_of(path)
     if found != entry.sha256:
         raise InputError(

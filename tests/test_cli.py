@@ -381,6 +381,8 @@ def test_without_data_the_sample_set_is_drawn(monkeypatch):
         (["--data", "DATA", "--device", "abacus"], "device 'abacus' is not to be had here"),
         (["--data", "DATA", "--init", "nowhere.safetensors"], "nowhere.safetensors: no such weights file"),
         (["--resume", "nowhere"], "nowhere: no run to resume here"),
+        (["--resume", "x" * 300], "cannot be looked for (File name too long)"),
+        (["--data", "DATA", "--out", "x" * 300], "cannot be looked for (File name too long)"),
     ],
 )
 def test_what_train_refuses(sample_root, tmp_path, capsys, options, message):

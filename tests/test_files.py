@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from spyolo.errors import InputError
-from spyolo.files import make_folder, replace_file, user_cache_folder, write_whole
+from spyolo.files import is_there, make_folder, replace_file, user_cache_folder, write_whole
 
 
 def test_text_and_bytes_are_written_and_folders_made(tmp_path):
@@ -27,6 +27,15 @@ def test_folders_are_made_or_told_about(tmp_path):
     for path, why in reasons.items():
         with pytest.raises(InputError, match=rf"^folder .* cannot be made \(.*{why}\); name another one$"):
             make_folder(path)
+
+
+def test_what_the_system_does_not_let_one_see_is_told(tmp_path, monkeypatch):
+    assert is_there(tmp_path, Path.is_dir) and not is_there(tmp_path) and not is_there(tmp_path / "none", Path.exists)
+    with pytest.raises(InputError, match=r"xxx.* cannot be looked for \(File name too long\)$"):
+        is_there(tmp_path / ("x" * 300))
+    monkeypatch.setattr(os, "stat", lambda *_, **__: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(InputError, match=r"file' cannot be looked for \(Permission denied\)$"):
+        is_there(tmp_path / "file")
 
 
 def test_caches_are_where_a_user_keeps_them(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 from dataclasses import replace
@@ -19,7 +20,7 @@ from spyolo.model_card import card
 from spyolo.pieces import origin, pieces_of
 from spyolo.predictor import Predictor
 from spyolo.trainer import Trainer
-from spyolo.weights import FOLDER_VARIABLE, check, folder, read_manifest, resolve
+from spyolo.weights import FOLDER_VARIABLE, check, folder, read_manifest, resolve, sha256_of
 
 
 def publish_sample(weights: Path, data: Path, to: Path, *more: str) -> int:
@@ -121,6 +122,15 @@ def test_unknown_names_are_answered_with_the_nearest(mine: Path) -> None:
     shutil.rmtree(mine)
     with pytest.raises(InputError, match="holds no published weights"):
         spyolo.load("tiny")
+
+
+def test_files_that_cannot_be_seen_or_read_are_told(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("x" * 300, f"{'x' * 300}.safetensors"):
+        with pytest.raises(InputError, match=r"cannot be looked for \(File name too long\)"):
+            spyolo.load(name)
+    monkeypatch.setattr("builtins.open", lambda *_, **__: (_ for _ in ()).throw(PermissionError(errno.EACCES, "Permission denied")))
+    with pytest.raises(InputError, match=r"tiny.safetensors: cannot be read \(Permission denied\)"):
+        sha256_of(mine / "tiny.safetensors")
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from pathlib import Path
 from spyolo.cli.options import Parser, add_config_options, given_options
 from spyolo.config import Config, load_config, load_preset, preset_names
 from spyolo.errors import InputError
+from spyolo.files import is_there
 
 SAMPLE_FOLDER = Path("runs/sample-data")
 
@@ -42,7 +43,7 @@ def resolve(args: argparse.Namespace) -> Config:
         given["classes"] = parse_classes(given["classes"])  # as every other command reads them
     if args.resume:
         path = Path(args.resume) / "config.yaml"
-        if not path.exists():
+        if not is_there(path):
             raise InputError(f"{args.resume}: no run to resume here (config.yaml is missing)")
         if "init" in given:
             raise InputError("--init starts a new run; it does not go with --resume")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from spyolo.cli.options import Parser, add_config_options, given_options
 from spyolo.errors import InputError
+from spyolo.files import is_there
 from spyolo.sequence.config import SequenceConfig, load_sequence_config, load_sequence_preset, sequence_presets
 
 
@@ -34,7 +35,7 @@ def resolve(args: argparse.Namespace) -> SequenceConfig:
     given = given_options(args, SequenceConfig)
     if args.resume:
         path = Path(args.resume) / "config.yaml"
-        if not path.exists():
+        if not is_there(path):
             raise InputError(f"{args.resume}: no run to resume here (config.yaml is missing)")
         return load_sequence_config(path).updated(given | {"out": args.resume})
     return preset_for(args.preset, given.get("task", "adding")).updated(given)

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from spyolo.errors import InputError
+from spyolo.files import is_there
 
 VARIABLE = "SPYOLO_DATA"
 
@@ -23,6 +24,6 @@ def data_root(given: str, name: str, needs: str) -> Path:
     if not given and not os.environ.get(VARIABLE):
         raise InputError(f"--data is missing: {needs}; or set {VARIABLE} to the folder that holds {name}/")
     path = Path(given) if given else Path(os.environ[VARIABLE]) / name
-    if not path.exists():
+    if not is_there(path, Path.exists):
         raise InputError(f"{path}: no such file or folder; needed: {needs}")
     return path

@@ -29,6 +29,7 @@ def test_a_root_comes_from_the_argument_or_the_variable(tmp_path, monkeypatch):
     assert "--data is missing" in refused(data_root, "", "mnist", "x")
     monkeypatch.setenv("SPYOLO_DATA", str(tmp_path))
     assert "no such file or folder" in refused(data_root, "", "mnist", "x")
+    assert "cannot be looked for (File name too long)" in refused(data_root, "x" * 300, "mnist", "x")
     (tmp_path / "mnist").mkdir()
     assert data_root("", "mnist", "x") == tmp_path / "mnist" and data_root(str(tmp_path), "mnist", "x") == tmp_path
 

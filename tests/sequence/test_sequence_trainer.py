@@ -123,6 +123,12 @@ def test_double_precision(tmp_path):
 # --- what makes no sense ---
 
 
+@pytest.mark.parametrize("option", ["--resume", "--out"])
+def test_names_that_are_too_long_are_told(tmp_path, capsys, option):
+    assert run("train_sequence", [option, str(tmp_path / ("x" * 300)), "--quiet"]) == 2
+    assert capsys.readouterr().err.endswith("cannot be looked for (File name too long)\n")
+
+
 def test_runs_that_are_refused(tmp_path):
     assert "parts (9) cannot exceed the steps" in refused(SequenceTrainer, config(tmp_path / "a", parts=9))
     assert "supervise auxiliary needs classes" in refused(SequenceTrainer, config(tmp_path / "a", supervise="auxiliary"))

@@ -162,6 +162,34 @@ def test_a_worse_file_replaces_nothing(mine: Path, weights_file: Path, sample_ro
     assert read_manifest()["tiny"].metrics["voc10_ap50"] == 0
 
 
+def test_figures_of_another_split_replace_nothing(mine: Path, weights_file: Path, sample_root: Path) -> None:
+    before = {path.name: path.read_bytes() for path in mine.iterdir()}
+    with pytest.raises(InputError, match=r"tiny: the published AP50 is of 2007:val, .* one of 2007:train cannot be compared"):
+        publish_sample(weights_file, sample_root, mine, "--split", "2007:train")
+    args = publish.parser().parse_args(["--weights", "w", "--name", "tiny", "--data", "d", "--split", "2007:train"])
+    with pytest.raises(InputError, match="--split 2007:val, or --replace"):
+        publish.refuse_worse(args, {"voc10_ap50": 1.0}, read_manifest())
+    args.replace = True
+    publish.refuse_worse(args, {"voc10_ap50": 0.0}, read_manifest())
+    assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+
+
+@pytest.mark.parametrize("more", [(), ("--replace",)])
+def test_a_split_without_objects_publishes_nothing(mine: Path, weights_file: Path, make_devkit, more: tuple[str, ...]) -> None:
+    data, before = make_devkit({"000001": []}, split="val"), {path.name: path.read_bytes() for path in mine.iterdir()}
+    with pytest.raises(InputError, match="2007:val has no objects of the file's classes"):
+        publish_sample(weights_file, data, mine, *more)
+    assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--steps", "0"), ("--steps", "-1"), ("--steps", "5000"), ("--size", "0"), ("--size", "100"), ("--size", "8192")]
+)
+def test_steps_and_sizes_that_no_file_may_say_are_refused(tmp_path: Path, option: str, value: str) -> None:
+    with pytest.raises(InputError, match=f"{option}: a .* is wanted, not {value}"):
+        publish_sample(tmp_path / "nowhere", tmp_path, tmp_path, option, value)
+
+
 def test_a_warm_start_continues_the_log_of_pieces(tiny_config) -> None:
     twin = tiny_config(detector="yolov4_tiny", epochs=1)
     assert Trainer(twin, quiet=True).fit()

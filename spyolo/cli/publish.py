@@ -3,7 +3,7 @@
     tools/publish.py --weights runs/voc/best.safetensors --name spyv4_lite_voc --data DEVKIT --split 2007:val --timesteps 1..4
 
 What is measured is the file that is published. A published file is only replaced by one with a higher VOC10+ AP50 on the same split
-(or with --replace); the log of training pieces comes along in the file.
+(or with --replace; figures on another split cannot be compared); the log of training pieces comes along in the file.
 """
 
 from __future__ import annotations
@@ -55,8 +55,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     if not args.name.isidentifier():
         raise InputError(f"--name must be letters, digits and underscores, got {args.name!r}")
+    check_use(args)
     where = Path(args.to) if args.to else folder()
     entries = read_manifest(where)
+    rival_of(args, entries)  # minutes of measuring later it would say the same
     with tempfile.TemporaryDirectory() as temporary:
         candidate = Path(temporary) / f"{args.name}.safetensors"
         detector, info = convert(args, candidate)
@@ -77,6 +79,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def check_use(args: argparse.Namespace) -> None:
+    """Steps and input side asked for. Raises InputError for what no file may say."""
+    from spyolo.checkpoint import SIZES, STEPS, check_whole
+
+    if args.steps is not None:
+        check_whole("--steps", args.steps, *STEPS)
+    if args.size is not None:
+        check_whole("--size", args.size, *SIZES)
+
+
 def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsInfo]:
     """Write the weights in the precision published, with the steps and the input side they are used with; returns what was written."""
     import torch
@@ -84,7 +96,8 @@ def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsI
     from spyolo.checkpoint import load_detector, save_weights
 
     detector, info = load_detector(args.weights)
-    info = replace(info, timesteps=args.steps or info.timesteps, size=args.size or info.size)
+    steps, size = (there if asked is None else asked for asked, there in ((args.steps, info.timesteps), (args.size, info.size)))
+    info = replace(info, timesteps=steps if detector.spiking else 1, size=size)
     save_weights(path, detector, info, {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[args.dtype])
     return detector, info
 
@@ -111,16 +124,29 @@ def measured(args: argparse.Namespace, candidate: Path, spiking: bool) -> dict[s
     return json.loads((Path(args.out) / "metrics.json").read_bytes())
 
 
-def refuse_worse(args: argparse.Namespace, row: dict[str, Any], entries: dict[str, Any]) -> None:
-    """A published file is only replaced by a better one. Raises InputError."""
-    before, now = entries.get(args.name), row["voc10_ap50"]
-    if before is None or args.replace or before.protocol.get("split") != args.split:
-        return
-    if now <= before.metrics["voc10_ap50"]:
+def refuse_worse(args: argparse.Namespace, row: dict[str, Any], entries: dict[str, Entry]) -> None:
+    """A published file is only replaced by a better one, and nothing is published that no figure speaks for. Raises InputError."""
+    before, now = rival_of(args, entries), row["voc10_ap50"]
+    if now is None:
+        raise InputError(f"{args.split} has no objects of the file's classes, so there is no AP50 to publish; give another --split")
+    published = before.metrics.get("voc10_ap50") if before else None
+    if published is not None and now <= published:
         raise InputError(
-            f"{args.name}: AP50 {100 * now:.2f} is no better than the published {100 * before.metrics['voc10_ap50']:.2f} on {args.split}; "
+            f"{args.name}: AP50 {100 * now:.2f} is no better than the published {100 * published:.2f} on {args.split}; "
             "nothing was replaced (--replace does it all the same)"
         )
+
+
+def rival_of(args: argparse.Namespace, entries: dict[str, Entry]) -> Entry | None:
+    """The published entry that must be beaten; None where there is none, or with --replace. Raises InputError: it is of another split."""
+    before = None if args.replace else entries.get(args.name)
+    known = before and before.protocol.get("split")
+    if before and known != args.split:
+        raise InputError(
+            f"{args.name}: the published AP50 is of {known}, with which one of {args.split} cannot be compared; "
+            f"nothing was replaced (--split {known}, or --replace)"
+        )
+    return before
 
 
 def finish(args: argparse.Namespace, candidate: Path, row: dict[str, Any], pictures: int) -> None:

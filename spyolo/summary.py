@@ -15,6 +15,7 @@ from spyolo.drawing import contact_sheet, draw_boxes, save_image
 from spyolo.evaluation.energy import EnergyMeter, dense_counts, energy_table
 from spyolo.evaluation.files import write_json
 from spyolo.evaluation.metrics import evaluate_detections
+from spyolo.evaluation.pictures import picture_or_grey
 from spyolo.evaluation.tallies import Counts
 from spyolo.trainer import Trainer
 
@@ -89,7 +90,7 @@ def page(dataset: DetectionDataset | EventPlayback, found: dict[str, Any], info:
     """Pairs of pictures: truth (dashed) on the left, predictions of at least `least` on the right."""
     pairs = []
     for i in range(min(SHOWN, len(dataset.voc))):
-        image, objects, said = dataset.voc.image(i), dataset.voc.objects(i), found[dataset.voc.ids[i]]
+        image, objects, said = picture_or_grey(dataset.voc, i), dataset.voc.objects(i), found[dataset.voc.ids[i]]
         said = said[said.scores >= least]
         pairs.append(draw_boxes(image, objects.boxes, objects.labels, info.classes, style="truth"))
         pairs.append(draw_boxes(image, said.boxes, said.labels, info.classes, said.scores))

@@ -15,12 +15,13 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.eval_stream import add_stream_options, check_stream, stream_score
+from spyolo.cli.noted import noted
 from spyolo.cli.options import Parser, refuse_unread
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
@@ -176,10 +177,10 @@ def open_set(args: argparse.Namespace, classes: Sequence[str], split: str = "") 
     split = split or args.split
     if all((Path(args.data) / part.strip() / "index.json").is_file() for part in split.split("+")):
         return ShardSet(args.data, split, classes), []  # type: ignore[return-value]
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    notes: list[str] = []
+    with noted(notes):
         voc = VOCSet(args.data, split, classes, strict=args.strict)
-    return voc, [str(warning.message) for warning in caught]
+    return voc, notes
 
 
 def judge(args: argparse.Namespace, measured: Measured) -> tuple[Assessment, dict[str, Any]]:
@@ -292,6 +293,7 @@ def write(args: argparse.Namespace, measured: Measured, result: Assessment, metr
 def report(args: argparse.Namespace, measured: Measured, result: Assessment, metrics: dict[str, Any]) -> Path:
     """Plots, sheets and the report, all in --out."""
     from spyolo.evaluation.energy import format_energy
+    from spyolo.evaluation.pictures import picture_or_grey
     from spyolo.evaluation.plots import detection_plots
     from spyolo.evaluation.plots_running import anytime_curve, energy_plots
     from spyolo.evaluation.report import write_report
@@ -308,8 +310,9 @@ def report(args: argparse.Namespace, measured: Measured, result: Assessment, met
         figures.append(("synaptic only", f"{measured.energy['synaptic_mj']:.3f} mJ"))
         figures.append(("everything", f"{measured.energy['total_mj']:.3f} mJ"))
         figures.append(("firing rate", f"{100 * measured.energy['firing_rate']:.1f} %"))
-    if measured.voc.image_path(0).is_file():
-        exhibits += picture_sheets(result, measured.voc.image)
+    if any(measured.voc.image_path(i).is_file() for i in range(len(measured.voc))):
+        with noted(metrics["warnings"]):
+            exhibits += picture_sheets(result, partial(picture_or_grey, measured.voc))
     else:
         metrics["warnings"].append("no pictures on disk: the report has no sheets of them")
     for exhibit in exhibits:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from spyolo.boxes import Detections
+from spyolo.cli.noted import noted
 from spyolo.config import MOST_TIMESTEPS, Evaluation
 from spyolo.data import DetectionDataset, VOCSet, load_batches
 from spyolo.data.events_clips import EventClips, EventPlayback
@@ -85,14 +86,12 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     steps = (parse_timesteps(args.timesteps) if args.timesteps else (info.timesteps,)) if detector.spiking and not events else (1,)
     detector.to(device)
     if args.recalibrate:
-        recalibrate_on(detector, args, info, size, info.timesteps if events else max(steps), device)
+        notes += recalibrate_on(detector, args, info, size, info.timesteps if events else max(steps), device)
     elif args.weights_of != "w":
         notes.append(f"norm statistics are those of the weights trained (w), not of {args.weights_of}; --recalibrate SPLIT takes them anew")
     if args.fast != "none":
-        from spyolo.detection import fuse
-
-        detector, args.energy_pictures = fuse(detector, args.fast), 0
-        notes.append(f"taken by the fast path at {args.fast}; operations are not counted there")
+        detector, told = fast_path(detector, args)
+        notes += told
     dataset = EventPlayback(voc, size, args.batch) if isinstance(voc, EventSet) else DetectionDataset(voc, size, "eval")
     found, counts = detect_with_model(detector, dataset, steps, args, device, peers)
     if counts is not None and events:  # a recording is one long sequence: the price is that of a window
@@ -105,6 +104,20 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     if args.latency and peers.first:
         measured.latency_ms = latencies(detector.to(device), size, max(steps), device, args.amp)
     return measured
+
+
+def fast_path(detector: SpikingYOLO, args: argparse.Namespace) -> tuple[SpikingYOLO, list[str]]:
+    """The fused detector, and what is to be told of it. Where there is no fast path, `args` says afterwards what runs instead."""
+    from spyolo.detection.fast import FastDetector, fuse
+
+    why_not: list[str] = []
+    with noted(why_not):
+        fused = fuse(detector, args.fast)
+    if isinstance(fused, FastDetector):
+        args.energy_pictures = 0
+        return fused, [f"taken by the fast path at {args.fast}; operations are not counted there"]
+    args.fast = "none"
+    return fused, why_not
 
 
 def limited(voc: VOCSet | EventSet, limit: int) -> VOCSet | EventSet:
@@ -158,19 +171,21 @@ def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: 
 
 def recalibrate_on(
     detector: SpikingYOLO, args: argparse.Namespace, info: WeightsInfo, size: int, steps: int, device: torch.device
-) -> None:
-    """Norm statistics over the first pictures of another split."""
+) -> list[str]:
+    """Norm statistics over the first pictures of another split; returns what was tolerated in reading it."""
     from spyolo import engine
     from spyolo.cli.eval import open_set
 
     dataset: DetectionDataset | EventClips
+    notes: list[str] = []
     if detector.spec.in_channels == 2:
         dataset = EventClips(event_set(args, info, args.recalibrate), size, steps, "eval")
     else:
-        voc, _ = open_set(args, info.classes, args.recalibrate)
+        voc, notes = open_set(args, info.classes, args.recalibrate)
         dataset = DetectionDataset(voc, size, "eval")
     order = range(min(RECALIBRATION_PICTURES, len(dataset)))
     engine.recalibrate(detector, load_batches(dataset, 0, sampler=order, batch_size=args.batch), steps, device=device, amp=args.amp)
+    return [f"{args.recalibrate}: {note}" for note in notes]
 
 
 def event_set(args: argparse.Namespace, info: WeightsInfo, split: str) -> EventSet:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from spyolo.cli.noted import noted
 from spyolo.cli.options import refuse_unread
 from spyolo.config import MOST_TIMESTEPS
 from spyolo.errors import InputError
@@ -50,9 +52,10 @@ def check_stream(args: argparse.Namespace, default_of: Callable[[str], Any]) -> 
 
 
 def stream_score(args: argparse.Namespace) -> int:
-    """Run the modes on the same frames, print the table, write stream.json."""
+    """Run the modes on the same frames, print the table and (to stderr) what was tolerated, write stream.json."""
     from spyolo.checkpoint import check_pictures, load_detector
     from spyolo.cli.eval import OUT, open_set
+    from spyolo.cli.eval_model import floor_of
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
     from spyolo.evaluation.video import PseudoVideo
@@ -60,7 +63,7 @@ def stream_score(args: argparse.Namespace) -> int:
 
     detector, info = load_detector(args.weights, weights=args.weights_of)
     check_pictures(detector.spec, args.weights, WHY_PICTURES)
-    voc, _ = open_set(args, info.classes)
+    voc, notes = open_set(args, info.classes)
     device, size = choose_device(args.device), args.size or info.size
     steps = int(args.timesteps or info.timesteps)
     read = reader(detector.to(device), args)
@@ -74,9 +77,16 @@ def stream_score(args: argparse.Namespace) -> int:
         check_pictures(twin.spec, args.twin, WHY_PICTURES)
         modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), args))
     video = PseudoVideo(voc, size=size, clips=args.stream_clips)
-    result = run_stream(video, modes, info.classes, device=device, progress=not args.quiet)
-    result["protocol"] |= {"split": args.split, "weights": args.weights, "twin": args.twin, "size": size}
+    with noted(notes):
+        result = run_stream(video, modes, info.classes, device=device, progress=not args.quiet)
+    result["protocol"] |= {
+        "split": args.split, "weights": args.weights, "weights_of": args.weights_of, "twin": args.twin, "size": size,
+        "confidence_floor": floor_of(args), "nms_iou": args.nms, "max_detections": args.max_detections,
+    }  # fmt: skip
+    result["warnings"] = notes
     print(format_stream(result))
+    for message in notes:
+        print(f"warning: {message}", file=sys.stderr)
     path = Path(args.json or Path(args.out or OUT) / "stream.json")
     write_json(path, result)
     print(f"wrote {path}")

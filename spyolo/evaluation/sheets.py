@@ -31,7 +31,8 @@ def picture_sheets(result: Assessment, image: Callable[[int], np.ndarray], count
 
     Args:
         result: what was judged.
-        image: place in the split -> RGB uint8 [H, W, 3]; called for the pictures shown only.
+        image: place in the split -> RGB uint8 [H, W, 3]; called for the pictures shown only. `picture_or_grey` of a set spares the
+            sheets one that cannot be read.
         count: pictures on a sheet.
     """
     points = picture_points(result.truth, result.detections, result.confidence)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -19,16 +18,7 @@ from torch import Tensor
 from spyolo.boxes import Objects
 from spyolo.data.letterbox import FILL
 from spyolo.errors import InputError
-
-
-class Pictures(Protocol):
-    """What is needed of a data set; spyolo.data.VOCSet has it."""
-
-    @property
-    def ids(self) -> Sequence[str]: ...
-    def __len__(self) -> int: ...
-    def image(self, i: int) -> np.ndarray: ...
-    def objects(self, i: int) -> Objects: ...
+from spyolo.evaluation.pictures import Pictures, picture_or_grey
 
 
 @dataclass(frozen=True)
@@ -115,10 +105,10 @@ class PseudoVideo:
         return int(self._order[(clip * self.shots + shot) % len(self._order)])
 
     def clip(self, i: int) -> Iterator[Frame]:
-        """The frames of clip i."""
+        """The frames of clip i. Raises InputError where one of its pictures cannot be read and the set is strict."""
         for shot in range(self.shots):
             picture = self.picture(i, shot)
-            image, objects = self.pictures.image(picture), self.pictures.objects(picture)
+            image, objects = picture_or_grey(self.pictures, picture), self.pictures.objects(picture)
             draw = np.random.default_rng([self.seed, 1, i, shot])
             views = camera(draw, image.shape[1], image.shape[0], self.size, self.frames)
             source = shrunk(image, max(view.scale for view in views))

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -163,6 +168,13 @@ def test_where_there_is_no_fast_path_it_says_why(monkeypatch: pytest.MonkeyPatch
         assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(plain(pictures())[0], folded(pictures())[0], strict=True))
     with pytest.warns(UserWarning, match="do not spike"):
         fuse(lively(name="yolov4_tiny"), "bf16")
+
+
+def test_the_measured_agreement_claims_no_precision_that_nothing_ran_at(weights_file: Path):
+    tool = Path(__file__).parents[2] / "tools" / "bench" / "agreement.py"
+    command = [sys.executable, str(tool), "--weights", str(weights_file), "--data", "."]
+    done = subprocess.run(command, env=os.environ | {"SPYOLO_NATIVE": "0"}, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "no fast path here to compare: SPYOLO_NATIVE=0" in done.stderr
 
 
 @needs_compiler

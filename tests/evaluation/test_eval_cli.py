@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from spyolo.data.annotation import Thing
 from spyolo.detection import build_detector
 from spyolo.errors import InputError
 from spyolo.evaluation.coco_json import write_coco_json
+from spyolo.neurons import native
 
 SCENE = {
     "000001": [Thing("cat", (5, 5, 40, 40)), Thing("dog", (20, 10, 60, 44))],
@@ -139,7 +141,7 @@ def test_files_are_written_even_if_nobody_reads_the_figures(devkit, preds, monke
 
 def test_timesteps_are_ranges_or_lists():
     assert parse_timesteps("1..4") == (1, 2, 3, 4) and parse_timesteps("4,1,2,2") == (1, 2, 4) and parse_timesteps("3") == (3,)
-    for text in ("", "0", "4..1", "1...3", "x", "-1", "1..9999", f"1..{10**15}", f"{10**15}..4"):  # those of 10**15 steps would be petabytes
+    for text in ("", "0", "4..1", "1...3", "x", "-1", "1..9999", f"1..{10**15}", f"{10**15}..4"):  # 10**15 steps would be petabytes
         with pytest.raises(InputError, match="--timesteps"):
             parse_timesteps(text)
 
@@ -213,7 +215,86 @@ def test_latency_is_told_when_asked_for(sample_root, weights, tmp_path):
     assert metrics["protocol"]["threads"] >= 1 and metrics["protocol"]["torch"] == torch.__version__ and metrics["protocol"]["processor"]
 
 
+def test_what_was_tolerated_in_the_pictures_of_recalibration_is_told(sample_root, tmp_path, capsys):
+    detector = build_detector("spyv4_lite", 2, width=0.125)
+    save_weights(tmp_path / "w.safetensors", detector, WeightsInfo(detector.spec, ("disc", "ring"), size=64, timesteps=1))
+    options = ["--weights", tmp_path / "w.safetensors", "--recalibrate", "2007:train", "--limit", 1, "--workers", 0]
+    assert evaluate(sample_root, *options, "--json", tmp_path / "m.json", classes=None) == 0
+    error = capsys.readouterr().err
+    assert "warning: 2007:train: " in error and error.count("object of unknown class left out") == 2  # of both splits
+
+
+@pytest.mark.parametrize("name", ["yolov4_tiny", "spyv4_lite"])
+def test_a_fast_path_that_was_not_taken_is_not_claimed(sample_root, tmp_path, capsys, monkeypatch, name):
+    monkeypatch.setattr(native, "why_not", lambda: "no C++ compiler")
+    detector = build_detector(name, len(SAMPLE_CLASSES), width=0.125)
+    save_weights(tmp_path / "w.safetensors", detector, WeightsInfo(detector.spec, SAMPLE_CLASSES, size=64, timesteps=1))
+    options = ["--weights", tmp_path / "w.safetensors", "--fast", "int8", "--json", tmp_path / "m.json", "--workers", 0, "--limit", 2]
+    assert evaluate(sample_root, *options, classes=None) == 0
+    metrics, error = json.loads((tmp_path / "m.json").read_text()), capsys.readouterr().err
+    reason = "no C++ compiler" if name == "spyv4_lite" else "its units do not spike"
+    assert metrics["protocol"]["precision_of_convolutions"] == "none" and metrics["energy"]["pictures"] == 2
+    assert f"no fast path here ({reason}): norms are folded, the rest runs as it is" in metrics["warnings"]
+    assert f"warning: no fast path here ({reason})" in error and "taken by the fast path" not in error
+
+
+@pytest.mark.skipif(bool(native.why_not()), reason=native.why_not())
+def test_a_fast_path_that_was_taken_is_told(sample_root, weights, tmp_path):
+    options = ["--weights", weights, "--fast", "fp32", "--json", tmp_path / "m.json", "--workers", 0, "--limit", 2]
+    assert evaluate(sample_root, *options, classes=None) == 0
+    metrics = json.loads((tmp_path / "m.json").read_text())
+    assert metrics["protocol"]["precision_of_convolutions"] == "fp32" and "energy" not in metrics
+    assert "taken by the fast path at fp32; operations are not counted there" in metrics["warnings"]
+
+
+# --- pictures that cannot be read ---
+
+
+@pytest.fixture
+def spoilt(sample_root, tmp_path):
+    """The sample set with a measured picture that is an empty file."""
+    root = Path(shutil.copytree(sample_root, tmp_path / "sample"))
+    VOCSet(root, "2007:val", SAMPLE_CLASSES).image_path(0).write_bytes(b"")
+    return root
+
+
+@pytest.mark.parametrize("strict", [[], ["--strict"]])
+def test_a_report_shows_grey_for_a_picture_that_cannot_be_read(spoilt, tmp_path, capsys, strict):
+    (tmp_path / "p.json").write_text("[]")
+    options = ["--predictions", tmp_path / "p.json", "--out", tmp_path / "out", "--report", *strict]
+    assert evaluate(spoilt, *options, classes="sample") == (2 if strict else 0)
+    error = capsys.readouterr().err
+    assert "(the file is empty)" in error
+    if not strict:
+        assert error.count("(the file is empty); grey stands in") == 1  # though it is on several sheets
+        assert (tmp_path / "out" / "plots" / "pictures_worst.png").is_file()
+        assert "grey stands in" in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("strict", [[], ["--strict"]])
+def test_a_stream_shows_grey_for_a_picture_that_cannot_be_read(spoilt, weights, tmp_path, capsys, strict):
+    options = ["--weights", weights, "--stream", "--stream-clips", 2, "--timesteps", 1, "--out", tmp_path, *strict]
+    assert evaluate(spoilt, *options, classes=None) == (2 if strict else 0)
+    error = capsys.readouterr().err
+    assert "(the file is empty)" in error
+    if not strict:
+        assert error.count("(the file is empty); grey stands in") == 1
+        assert ["grey stands in" in note for note in json.loads((tmp_path / "stream.json").read_text())["warnings"]] == [True]
+
+
 # --- the stream score ---
+
+
+def test_the_stream_score_tells_what_was_tolerated_and_what_it_depends_on(sample_root, tmp_path, capsys):
+    detector = build_detector("spyv4_lite", 2, width=0.125)
+    save_weights(tmp_path / "w.safetensors", detector, WeightsInfo(detector.spec, ("disc", "ring"), size=64, timesteps=1))
+    options = ["--weights", tmp_path / "w.safetensors", "--stream", "--stream-clips", 1, "--out", tmp_path]
+    assert evaluate(sample_root, *options, "--nms", 0.9, "--confidence", 0.2, "--max-detections", 7, classes=None) == 0
+    result = json.loads((tmp_path / "stream.json").read_text())
+    named = {"weights_of": "w", "nms_iou": 0.9, "confidence_floor": 0.2, "max_detections": 7}
+    assert named.items() <= result["protocol"].items()
+    [told] = result["warnings"]
+    assert "object of unknown class left out" in told and capsys.readouterr().err == f"warning: {told}\n"
 
 
 def test_the_stream_score_is_printed_and_written(sample_root, weights, tmp_path, capsys):

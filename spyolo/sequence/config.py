@@ -25,8 +25,11 @@ class Data:
     frames_by: str = option("time", "event data: frames of equal time or equal numbers of events", choices=("time", "count"))
     shrink: int = option(1, "event data: sum squares of so many pixels a side into one", low=1, high=128)
     test_speakers: tuple[str, ...] = option(("theo", "yweweler"), "spoken digits: speakers held out for the test")
-    limit: int = option(0, "use only the first so many training sequences (text: windows, counted over all streams); 0: all", low=0)
-    test_limit: int = option(0, "measure on the first so many sequences only; 0: all", low=0)
+    limit: int = option(
+        0, "use only so many training sequences: the first, of event data and digits some of each class; text: windows over all streams; "
+        "0: all", low=0,
+    )  # fmt: skip
+    test_limit: int = option(0, "measure on so many sequences only, chosen likewise; 0: all", low=0)
 
 
 @dataclass(frozen=True)

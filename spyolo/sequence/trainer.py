@@ -161,7 +161,7 @@ class SequenceTrainer:
         with self.evaluated_weights():
             size = self.config.eval_batch or self.config.batch
             found = engine.evaluate(
-                self.network, self.objective, self.task.test_batches(size, self.config.test_limit), predict=self.config.predict,
+                self.network, self.objective, self.task.test_batches(size), predict=self.config.predict,
                 device=self.device,
             )  # fmt: skip
             better = self.best is None or (found[metric] > self.best if self.objective.higher else found[metric] < self.best)

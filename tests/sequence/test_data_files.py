@@ -149,6 +149,8 @@ def test_speakers_of_the_test_are_never_trained_on(tmp_path):
     batch = task.train_batch([0, 1], 0)  # 0_ann (short), 0_bob
     assert batch.targets.tolist() == [0, 0] and batch.lengths.tolist() == [7, 17] and batch.timesteps == 17
     assert batch.valid(3) is None and batch.valid(10).tolist() == [False, True] and batch.input(10)[0].abs().sum() == 0
+    task.limit(2, 1)
+    assert sorted(task.train_batch([0, 1], 0).targets.tolist()) == [0, 7] and (task.samples, task.tests) == (2, 1)
     for speakers in (("zoe",), (), ("ann", "bob", "eve")):
         assert "some, not all, of ann, bob, eve" in refused(SpokenDigits, tmp_path, speakers)
     assert "no recordings" in refused(SpokenDigits, tmp_path / "none", ("eve",))

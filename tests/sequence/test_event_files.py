@@ -6,14 +6,17 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from official_files import aedat2_bytes, aedat3_bytes, nmnist_bytes, refused
 
+from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.readers.aedat2 import read_aedat2
 from spyolo.sequence.readers.aedat3 import read_labels, read_window
 from spyolo.sequence.readers.events import Events, frame_numbers, to_frames
 from spyolo.sequence.readers.nmnist import Recordings, read_bin
+from spyolo.sequence.tasks import build_task
 from spyolo.sequence.tasks.event_sets import CIFAR10, CIFAR10DVS, NMNIST, DVSGesture
 
 GESTURE = [(100, 3, 4, 1), (150, 127, 0, 0), (150, 5, 9, 1), (400, 0, 127, 0)]
@@ -177,6 +180,26 @@ def test_nmnist_as_arrays_is_the_same_task_as_from_files(tmp_path):
     assert (packed.samples, files.samples) == (2, 10)
     assert packed.train_batch([1], 0).targets.tolist() == [3] == files.train_batch([3], 0).targets.tolist()
     assert packed.train_batch([1], 0).inputs.equal(files.train_batch([3], 0).inputs)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_limits_take_some_of_each_class_though_files_lie_class_by_class(tmp_path, packed):
+    labels = np.repeat(np.arange(10), 3)
+    if packed:
+        one = {"x": 1 + 0 * labels, "y": 1 + 0 * labels, "t": 1 + 0 * labels, "p": 0 * labels, "label": labels, "offsets": np.arange(31)}
+        np.savez(tmp_path / "all.npz", **{f"{split}_{k}": v for split in ("train", "test") for k, v in one.items()})
+    else:
+        for split in ("Train", "Test"):
+            for i, label in enumerate(labels):
+                (tmp_path / split / str(label)).mkdir(parents=True, exist_ok=True)
+                (tmp_path / split / str(label) / f"{i}.bin").write_bytes(nmnist_bytes([(3, 3, 3, 0)]))
+    whole = SequenceConfig().updated({"task": "nmnist", "data": str(tmp_path), "timesteps": 1})
+    task = build_task(whole.updated({"limit": 20, "test_limit": 10}))
+    assert sorted(task.train_batch(list(range(task.samples)), 0).targets.tolist()) == sorted(2 * list(range(10)))
+    assert sorted(torch.cat([b.targets for b in task.test_batches(4)]).tolist()) == list(range(10))
+    again = build_task(whole.updated({"limit": 20, "seed": 9}))
+    assert again.orders["train"] == task.orders["train"] and sorted(again.orders["train"]) == list(range(30)) and again.tests == 30
+    assert build_task(whole).train_batch(list(range(30)), 0).targets.tolist() == labels.tolist()  # without a limit as the files lie
 
 
 def test_nmnist_arrays_that_do_not_fit_together(tmp_path):

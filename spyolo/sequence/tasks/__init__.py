@@ -82,8 +82,7 @@ def build_task(config: SequenceConfig) -> Task:
     if config.task not in TASKS:
         raise InputError(f"task must be one of {', '.join(TASKS)}; got {config.task!r}")
     task = TASKS[config.task](config)
-    if config.limit:
-        task.samples = min(task.samples, config.limit)
+    task.limit(config.limit, config.test_limit)
     return task
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
 
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import Objective
+
+ORDER_SEED = 2222  # of the order in which limited sets are taken: the same for every run, whatever its seed
 
 
 class Sizes(NamedTuple):
@@ -44,6 +47,7 @@ class Task(ABC):
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
+        self.orders: dict[str, list[int]] = {}  # of splits that a limit cuts and whose data lie class by class
 
     @property
     def sizes(self) -> Sizes:
@@ -57,11 +61,26 @@ class Task(ABC):
     def test_batch(self, indices: list[int]) -> Batch:
         """The test sequences of these indices."""
 
-    def test_batches(self, size: int, most: int = 0) -> Iterator[Batch]:
-        """The whole test (or its first `most` sequences), `size` at a time."""
-        count = min(most, self.tests) if most else self.tests
-        for i in range(0, count, size):
-            yield self.test_batch(list(range(i, min(count, i + size))))
+    def test_batches(self, size: int) -> Iterator[Batch]:
+        """The whole test, `size` sequences at a time."""
+        for i in range(0, self.tests, size):
+            yield self.test_batch(list(range(i, min(self.tests, i + size))))
+
+    def limit(self, train: int = 0, test: int = 0) -> None:
+        """Use only so many training and test sequences; 0: all. The first ones, or of data that lie class by class some of each class."""
+        for split, most in (("train", train), ("test", test)):
+            if most and (labels := self.labels(split)):
+                self.orders[split] = in_turn(labels)
+        self.samples = min(self.samples, train or self.samples)
+        self.tests = min(self.tests, test or self.tests)
+
+    def labels(self, split: str) -> Sequence[int]:
+        """Of a set that lies class by class, as folders do: the label of each sequence of `train` or `test`; of any other, none."""
+        return ()
+
+    def places(self, split: str, indices: list[int]) -> list[int]:
+        """Where the sequences of these indices lie."""
+        return [self.orders[split][i] for i in indices] if split in self.orders else indices
 
     def drawn(self, *numbers: int) -> torch.Generator:
         """Random numbers that depend on the seed and these numbers alone."""
@@ -69,3 +88,13 @@ class Task(ABC):
         for n in numbers:
             mixed = (mixed * 1_000_003 + n + 12_345) % (1 << 62)
         return torch.Generator().manual_seed(mixed)
+
+
+def in_turn(labels: Sequence[int]) -> list[int]:
+    """Places 0 .. N - 1 in an order that any beginning of holds as many of each class as can be; within a class drawn once, by chance."""
+    seen: Counter[int] = Counter()
+    ranked = []
+    for i in torch.randperm(len(labels), generator=torch.Generator().manual_seed(ORDER_SEED)).tolist():
+        ranked.append((seen[labels[i]], i))
+        seen[labels[i]] += 1
+    return [i for _, i in sorted(ranked, key=lambda r: r[0])]

@@ -47,8 +47,11 @@ class SpokenDigits(Task):
     def test_batch(self, indices: list[int]) -> Batch:
         return self.sounds("test", indices)
 
+    def labels(self, split: str) -> list[int]:
+        return [label for _, label in self.files[split]]
+
     def sounds(self, split: str, indices: list[int]) -> Batch:
-        chosen = [self.files[split][i] for i in indices]
+        chosen = [self.files[split][i] for i in self.places(split, indices)]
         for path, _ in chosen:
             if path not in self.frames:
                 self.frames[path] = log_mel(read_wav(path, RATE), RATE, bands=BANDS)

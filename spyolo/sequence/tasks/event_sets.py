@@ -39,6 +39,10 @@ class EventSet(Task):
         self.inputs = (2 * side * side,) if flat else (2, side, side)
 
     @abstractmethod
+    def labels(self, split: str) -> list[int]:
+        """The label of each recording."""
+
+    @abstractmethod
     def recording(self, split: str, i: int) -> tuple[Events, int]:
         """Events and label of one recording, read now."""
 
@@ -52,7 +56,7 @@ class EventSet(Task):
         side = -(-self.side // self.shrink)
         frames = np.empty((self.timesteps, len(indices), 2, side, side), np.int16)
         labels = []
-        for column, i in enumerate(indices):
+        for column, i in enumerate(self.places(split, indices)):
             events, label = self.recording(split, i)
             counts = to_frames(events, self.timesteps, self.side, self.side, self.by, self.shrink)
             frames[:, column] = np.minimum(counts, 32767)
@@ -72,6 +76,9 @@ class NMNIST(EventSet):
         self.packed = {split: nmnist.Recordings(packed, split) for split in ("train", "test")} if packed else {}
         self.files = {} if packed else {split: labelled_files(root / split.title(), "*.bin") for split in ("train", "test")}
         self.samples, self.tests = (len((self.packed or self.files)[split]) for split in ("train", "test"))
+
+    def labels(self, split: str) -> list[int]:
+        return self.packed[split].label.tolist() if self.packed else [label for _, label in self.files[split]]
 
     def recording(self, split: str, i: int) -> tuple[Events, int]:
         if self.packed:
@@ -112,6 +119,9 @@ class CIFAR10DVS(EventSet):
             self.files["train"] += own[cut:]
         self.samples, self.tests = len(self.files["train"]), len(self.files["test"])
 
+    def labels(self, split: str) -> list[int]:
+        return [label for _, label in self.files[split]]
+
     def recording(self, split: str, i: int) -> tuple[Events, int]:
         path, label = self.files[split][i]
         return aedat2.read_aedat2(path), label
@@ -127,6 +137,9 @@ class DVSGesture(EventSet):
         super().__init__(timesteps, by, shrink, flat=flat, seed=seed)
         self.gestures = {split: listed_gestures(root, f"trials_to_{split}.txt") for split in ("train", "test")}
         self.samples, self.tests = len(self.gestures["train"]), len(self.gestures["test"])
+
+    def labels(self, split: str) -> list[int]:
+        return [gesture.label for _, gesture in self.gestures[split]]
 
     def recording(self, split: str, i: int) -> tuple[Events, int]:
         path, gesture = self.gestures[split][i]

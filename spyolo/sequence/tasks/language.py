@@ -51,8 +51,8 @@ class Language(Task):
     def test_batch(self, indices: list[int]) -> Batch:
         return self.window(self.test_lines, indices[0])
 
-    def test_batches(self, size: int, most: int = 0) -> Iterator[Batch]:
-        for i in range(min(most, self.tests) if most else self.tests):
+    def test_batches(self, size: int) -> Iterator[Batch]:
+        for i in range(self.tests):
             yield self.window(self.test_lines, i)
 
     def window(self, lines: Tensor, i: int) -> Batch:

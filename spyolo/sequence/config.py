@@ -85,7 +85,7 @@ class Evaluation:
     predict: str = option("last", "label of a sequence: from its last output, or from the mean of all", choices=("last", "mean"))
     recalibrate: int = option(0, "batches over which norm statistics are taken anew for the evaluated weights; 0: not", low=0)
     eval_every: int = option(1, "epochs between evaluations (the last epoch always is)", low=1)
-    eval_batch: int = option(0, "sequences a batch in evaluation; 0: as in training", low=0)
+    eval_batch: int = option(0, "sequences a batch in evaluation; 0: as in training (text: always its own streams, at most 20)", low=0)
 
 
 @dataclass(frozen=True)

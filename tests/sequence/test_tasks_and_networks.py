@@ -52,6 +52,18 @@ def test_sequences_are_new_each_time_and_the_test_is_not():
     assert [b.size for b in first] == [400, 400, 200] and all(x.inputs.equal(y.inputs) for x, y in zip(first, second))
 
 
+def test_the_size_of_its_batches_does_not_change_the_test(tmp_path):
+    folder = str(write_mnist(tmp_path))
+    for task in (Adding(10, 4), build_task(config(task="rmnist", data=folder, timesteps=5))):
+        whole = next(task.test_batches(task.tests))
+        for size in (1, 5):
+            inputs, targets = zip(*((b.inputs, b.targets) for b in task.test_batches(size)))
+            assert torch.cat(inputs, 1).equal(whole.inputs) and torch.cat(targets).equal(whole.targets)
+    assert Adding(10, 4, seed=1).test_batch([0]).inputs.ne(Adding(10, 4).test_batch([0]).inputs).any()
+    as_before = Adding(10, 4).draw(1000, Adding(10, 4).drawn(2, 0))  # the published figures are of these
+    assert next(Adding(10, 4).test_batches(1000)).inputs.equal(as_before.inputs)
+
+
 def test_answering_one_has_an_error_of_a_sixth():
     targets = torch.cat([b.targets for b in Adding(50, 8).test_batches(1000)])
     assert float((targets - 1).square().mean()) == pytest.approx(1 / 6, abs=0.02)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import torch
 
 from spyolo.errors import InputError
@@ -34,7 +36,12 @@ class Adding(Task):
         return self.draw(len(indices), self.drawn(1, epoch, indices[0]))
 
     def test_batch(self, indices: list[int]) -> Batch:
-        return self.draw(len(indices), self.drawn(2, indices[0]))
+        return Batch(self.test.inputs[:, indices], self.test.targets[indices], self.timesteps)
+
+    @cached_property
+    def test(self) -> Batch:
+        """All of the test at once, whatever the size of its batches."""
+        return self.draw(TESTS, self.drawn(2, 0))
 
     def draw(self, count: int, generator: torch.Generator) -> Batch:
         half = self.timesteps // 2

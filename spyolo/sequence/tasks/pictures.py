@@ -78,12 +78,12 @@ class Pictures(Task):
             self.inputs, self.timesteps = ((pixels,) if flat else (1, *side)), timesteps or 20
 
     def train_batch(self, indices: list[int], epoch: int) -> Batch:
-        return self.shows("train", indices, self.drawn(1, epoch, indices[0]))
+        return self.shows("train", indices, epoch)
 
     def test_batch(self, indices: list[int]) -> Batch:
-        return self.shows("test", indices, self.drawn(2, indices[0]))
+        return self.shows("test", indices)
 
-    def shows(self, split: str, indices: list[int], generator: torch.Generator) -> Batch:
+    def shows(self, split: str, indices: list[int], epoch: int = 0) -> Batch:
         pictures, labels = self.data[split]
         chosen, truth = pictures[indices], labels[indices]
         if self.shown in ("pixels", "permuted"):
@@ -92,7 +92,10 @@ class Pictures(Task):
         chosen = chosen.flatten(1) if self.flat else chosen[:, None]
         if self.shown == "still":
             return Batch(chosen[None], truth, self.timesteps, scale=1 / 255)
-        return Batch(rate_coded(chosen, self.timesteps, generator), truth, self.timesteps)
+        if split == "train":
+            return Batch(rate_coded(chosen, self.timesteps, self.drawn(1, epoch, indices[0])), truth, self.timesteps)
+        alone = [rate_coded(picture[None], self.timesteps, self.drawn(2, i)) for picture, i in zip(chosen, indices)]
+        return Batch(torch.cat(alone, 1), truth, self.timesteps)  # drawn for each picture: the size of the test's batches changes nothing
 
 
 def ready(pictures: np.ndarray) -> Tensor:

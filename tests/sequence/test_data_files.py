@@ -75,6 +75,18 @@ def test_labels_of_another_length(tmp_path):
     assert "train-labels-idx1-ubyte (or train-labels-idx1-ubyte.gz) is missing" in refused(read_pictures, folder, "train")
 
 
+def test_labels_that_are_none_and_pictures_that_are_not_there(tmp_path):
+    folder = write_mnist(tmp_path, train=4)
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.array([0, 9, 12, 3], np.uint8))))
+    assert "picture 2 of train has the label 12; 0 to 9 are wanted" in refused(Pictures, folder, "still")
+    for shape in ((0, 28, 28), (4, 0, 0), (4, 784), ()):
+        (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(shape, np.uint8))))
+        (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(shape[:1], np.uint8))))
+        assert "train holds no pictures with a label each" in refused(Pictures, folder, "still")
+    (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros((4, 14, 14), np.uint8))))
+    assert "pictures of (14, 14) to train on and of (28, 28) to test on" in refused(Pictures, folder, "still")
+
+
 def test_pictures_as_torchvision_lays_them_out(tmp_path):
     write_mnist(tmp_path / "MNIST" / "raw")
     assert find_pictures(str(tmp_path), "mnist") == tmp_path / "MNIST" / "raw"
@@ -186,6 +198,8 @@ def test_piano_rolls_that_are_none(tmp_path):
     path.write_bytes(b"nonsense" * 40)
     assert "not readable as a MATLAB file" in refused(read_rolls, path)
     assert "no such file" in refused(read_rolls, tmp_path / "b.mat")
+    pytest.importorskip("scipy.io").savemat(path, {f"{split}data": np.empty((1, 0), object) for split in ("train", "valid", "test")})
+    assert "train has no pieces" in refused(read_rolls, path)
     pytest.importorskip("scipy.io").savemat(path, {"x": np.zeros(2)})
     assert "holds no traindata" in refused(read_rolls, path)
 

@@ -210,6 +210,10 @@ def test_nmnist_arrays_that_do_not_fit_together(tmp_path):
         ({"train_offsets": np.array([0, 2, 6])}, "offsets"),
         ({"train_t": np.array([1, 0, 3, 4, 5])}, "time goes back"),
         ({"train_y": np.array([1, 99, 3, 4, 5])}, "beside a sensor"),
+        ({"train_p": np.array([1, -1, 1, 1, 1])}, "event 1 has the polarity -1; 0 and 1 are wanted"),
+        ({"train_label": np.array([7, 12])}, "recording 1 of train has the label 12; 0 to 9 are wanted"),
+        ({"train_label": np.array([-1, 3])}, "recording 0 of train has the label -1"),
+        ({"train_label": np.array([], int), "train_offsets": np.array([0])}, "train has no recordings"),
     ):
         np.savez(path, **arrays(**changes))
         assert said in refused(lambda: Recordings(path, "train")[0])

@@ -30,13 +30,18 @@ def checked(events: Events, width: int, height: int, where: str | Path) -> Event
     """The events themselves, if they can be those of a sensor of that size.
 
     Raises:
-        InputError: a pixel beside the sensor, or a timestamp that goes back; names the first such event.
+        InputError: a pixel beside the sensor, a polarity that is neither 0 nor 1, or a timestamp that goes back; names the first such
+            event.
     """
-    t, x, y, _ = events
+    t, x, y, p = events
     outside = (x < 0) | (x >= width) | (y < 0) | (y >= height)
     if outside.any():
         i = int(outside.argmax())
         raise InputError(f"{where}: event {i} is at x {x[i]}, y {y[i]}, beside a sensor of {width} x {height}; is this another data set?")
+    polar = (p == 0) | (p == 1)
+    if not polar.all():
+        i = int(polar.argmin())
+        raise InputError(f"{where}: event {i} has the polarity {p[i]}; 0 and 1 are wanted")
     back = np.diff(t) < 0
     if back.any():
         i = int(back.argmax()) + 1

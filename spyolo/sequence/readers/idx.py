@@ -14,6 +14,7 @@ from spyolo.errors import InputError
 from spyolo.files import one_line, read_limited
 
 MOST_BYTES = 1 << 30
+CLASSES = 10  # of MNIST and Fashion-MNIST
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -46,7 +47,7 @@ def read_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
     """Pictures [N, H, W] and labels [N] of a folder that holds `<split>-images-idx3-ubyte` and `-labels-idx1-ubyte` (.gz or not).
 
     Raises:
-        InputError: a file is missing or damaged, or the two are of different length.
+        InputError: a file is missing, damaged or empty, the two are of different length, or a label is none of 0 to 9.
     """
     found = []
     for kind in ("images-idx3", "labels-idx1"):
@@ -56,6 +57,10 @@ def read_pictures(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
             raise InputError(f"{folder}: {name} (or {name}.gz) is missing")
         found.append(read_idx(path))
     pictures, labels = found
+    if pictures.ndim != 3 or labels.ndim != 1 or not pictures.size:
+        raise InputError(f"{folder}: {split} holds no pictures with a label each (sizes {pictures.shape} and {labels.shape})")
     if len(pictures) != len(labels):
         raise InputError(f"{folder}: {len(pictures)} pictures and {len(labels)} labels of {split}: the files do not belong together")
+    if labels.max() >= CLASSES:
+        raise InputError(f"{folder}: picture {labels.argmax()} of {split} has the label {labels.max()}; 0 to {CLASSES - 1} are wanted")
     return pictures, labels

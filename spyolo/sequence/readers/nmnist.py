@@ -18,6 +18,7 @@ from spyolo.sequence.readers.events import Events, checked
 MOST_BYTES = 16 << 30
 SIDE = 34
 OVERFLOW_ROW, OVERFLOW = 240, 1 << 13
+CLASSES = 10
 
 
 def read_bin(path: Path, side: int = SIDE) -> Events:
@@ -44,7 +45,8 @@ class Recordings:
     """The recordings of one split, from arrays `<split>_x, _y, _p, _t, _offsets, _label` of an .npz file.
 
     Raises:
-        InputError: no such file, arrays that are missing or of another length, offsets that leave the events.
+        InputError: no such file, arrays that are missing, empty or of another length, offsets that leave the events, a label that is no
+            digit.
     """
 
     def __init__(self, path: Path, split: str, side: int = SIDE) -> None:
@@ -73,7 +75,12 @@ class Recordings:
             raise InputError(f"{path}: the arrays of the events of {split} differ in length: {lengths}")
         if len(self.offsets) != len(self.label) + 1:
             raise InputError(f"{path}: {split} has {len(self.label)} labels for {len(self.offsets) - 1} recordings")
-        if len(self.offsets) and (self.offsets[0] != 0 or self.offsets[-1] != len(self.t) or (np.diff(self.offsets) < 0).any()):
+        if not len(self.label):
+            raise InputError(f"{path}: {split} has no recordings")
+        if self.label.min() < 0 or self.label.max() >= CLASSES:
+            i = int(((self.label < 0) | (self.label >= CLASSES)).argmax())
+            raise InputError(f"{path}: recording {i} of {split} has the label {self.label[i]}; 0 to {CLASSES - 1} are wanted")
+        if self.offsets[0] != 0 or self.offsets[-1] != len(self.t) or (np.diff(self.offsets) < 0).any():
             raise InputError(f"{path}: the offsets of {split} do not lead from 0 to its {len(self.t)} events")
 
     def __len__(self) -> int:

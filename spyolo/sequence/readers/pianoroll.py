@@ -32,6 +32,8 @@ def read_rolls(path: Path) -> dict[str, list[np.ndarray]]:
     except Exception as error:  # scipy raises many types for a damaged file
         raise InputError(f"{path}: not readable as a MATLAB file ({one_line(error) or type(error).__name__})") from None
     for split, pieces in rolls.items():
+        if not pieces:
+            raise InputError(f"{path}: {split} has no pieces")
         for i, piece in enumerate(pieces):
             if piece.ndim != 2 or piece.shape[1] != KEYS or not np.isin(piece, (0, 1)).all():
                 raise InputError(f"{path}: piece {i} of {split} is not a roll of {KEYS} keys that are up or down, but {piece.shape}")

@@ -65,6 +65,8 @@ class Pictures(Task):
             raise ValueError(f"shown must be one of {', '.join(SHOWN)}; got {shown!r}")
         self.shown, self.flat = shown, flat
         (pictures, labels), (tests, test_labels) = (read_pictures(folder, split) for split in ("train", "t10k"))
+        if pictures.shape[1:] != tests.shape[1:]:
+            raise InputError(f"{folder}: pictures of {pictures.shape[1:]} to train on and of {tests.shape[1:]} to test on")
         self.data = {"train": (ready(pictures), torch.from_numpy(labels.astype(np.int64))),
                      "test": (ready(tests), torch.from_numpy(test_labels.astype(np.int64)))}  # fmt: skip
         self.samples, self.tests = len(pictures), len(tests)

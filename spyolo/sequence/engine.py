@@ -102,11 +102,13 @@ def last_output(state: Any) -> Tensor:
 def evaluate(
     network: nn.Module, objective: Objective, batches: Iterable[Batch], *, predict: str = "last", device: torch.device | str = "cpu"
 ) -> dict[str, float]:
-    """The published figure over a test, beside the mean loss and the firing rates of its neurons.
+    """The published figure over a test, beside the mean loss and the firing rates of its neurons. The network is left in the mode (training
+    or evaluation) in which it came.
 
     Args:
         predict: a sequence's output is its `last` (that counts), or the `mean` of all.
     """
+    training = network.training
     network.eval()
     tally, rates = Tally(objective), Rates()
     state: Any = None
@@ -124,7 +126,7 @@ def evaluate(
             shown = gathered(shown, output, valid, predict)
         if shown is not None:
             tally.add(shown / steps_of(batch) if predict == "mean" else shown, Truth(batch.targets))
-    network.train()
+    network.train(training)
     return {objective.metric: tally.value(), "test_loss": tally.loss / max(1, tally.count), "test_rate": rates.mean()}
 
 

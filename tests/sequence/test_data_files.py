@@ -79,7 +79,7 @@ def test_labels_that_are_none_and_pictures_that_are_not_there(tmp_path):
     folder = write_mnist(tmp_path, train=4)
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.array([0, 9, 12, 3], np.uint8))))
     assert "picture 2 of train has the label 12; 0 to 9 are wanted" in refused(Pictures, folder, "still")
-    for shape in ((0, 28, 28), (4, 0, 0), (4, 784), ()):
+    for shape in ((), (0, 28, 28), (4, 0, 0), (4, 784)):
         (folder / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(shape, np.uint8))))
         (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx_bytes(np.zeros(shape[:1], np.uint8))))
         assert "train holds no pictures with a label each" in refused(Pictures, folder, "still")

@@ -156,6 +156,9 @@ def test_every_neuron_takes_the_config_s_options(cell):
     output, state = network(torch.zeros(3, 2), None)
     assert output.shape == (3, 1) and len(state.cells) == 2
     found = evaluate(network, MSE, Adding(4, 2).test_batches(500))
+    assert network.training
+    evaluate(network.eval(), MSE, Adding(4, 2).test_batches(1000))
+    assert not network.training  # as it came
     assert math.isfinite(found["mse"]) and found["mse"] == found["test_loss"]
 
 

@@ -33,12 +33,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def numbers(text: str, name: str) -> list[int]:
+    """Raises InputError for what is no list of whole numbers of 0 or more, each once: one counted twice would pass for two runs."""
     try:
         found = [int(word) for word in text.split(",") if word.strip()]
     except ValueError:
         raise InputError(f"--{name} takes whole numbers with commas between, got {text!r}") from None
     if any(n < 0 for n in found):
         raise InputError(f"--{name} takes whole numbers that are not negative, got {text!r}")
+    if len(set(found)) < len(found):
+        raise InputError(f"--{name} names {next(n for n in found if found.count(n) > 1)} more than once, got {text!r}")
     return found
 
 

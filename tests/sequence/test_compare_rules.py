@@ -81,6 +81,7 @@ def test_contenders_that_there_are_not(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [(["--seeds", "one"], "--seeds takes whole numbers"), (["--seeds", ","], "--seeds is empty"), (["--lengths", "4,1"], "2 steps or more"),
+     (["--seeds", "0,1,0"], "--seeds names 0 more than once"), (["--lengths", "8,8"], "--lengths names 8 more than once"),
      (["--lengths", "-4"], "not negative"), (["--timesteps", "1"], "2 timesteps or more"),
      (["--rules", ","], "--rules is empty"), (["--rule", "fptt"], "unrecognized arguments")],
 )  # fmt: skip

@@ -18,10 +18,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from spyolo.errors import InputError
+from spyolo.files import one_line, shortened
 from spyolo.neurons import norms
+from spyolo.settings import limits
 
 T = TypeVar("T")
 Model = TypeVar("Model", bound=nn.Module)
+START = "torchrun sets all that several processes need; to run alone, unset RANK and WORLD_SIZE"
 BUCKET = 8 << 20  # numbers that are reduced at a time: 32 MB in fp32
 
 
@@ -215,19 +218,30 @@ def joined() -> Iterator[Peers]:
     """The peers that torchrun's environment names; ALONE without it.
 
     GPUs talk through NCCL, CPUs (and what is not worth a GPU) through gloo.
+
+    Raises:
+        InputError: a variable of that environment that is missing or no number that fits, processes that do not find each other, or
+            one of them that has gone.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1 or "RANK" not in os.environ:
+    world = told_by("WORLD_SIZE", 1, low=1) if "RANK" in os.environ else 1
+    if world == 1:
         yield ALONE
         return
-    rank, local_rank = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    rank, local_rank = told_by("RANK", 0, high=world - 1), told_by("LOCAL_RANK", 0)
+    local_world = told_by("LOCAL_WORLD_SIZE", 1, low=1)
+    told_by("MASTER_PORT", None, high=65535)
+    if not os.environ.get("MASTER_ADDR"):
+        raise InputError(f"the environment variable MASTER_ADDR is missing; {START}")
     if torch.cuda.is_available() and local_rank < torch.cuda.device_count():
         torch.cuda.set_device(local_rank)
     # Connections when they are first used. All at once, as is the default, processes that torchrun started anew after the first of them
     # was killed waited for each other for ever (PyTorch 2.14).
     os.environ.setdefault("TORCH_GLOO_LAZY_INIT", "1")
-    dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+    except (dist.DistError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise InputError(f"the {world} processes do not find each other at MASTER_ADDR:MASTER_PORT, {where} ({one_line(error)})") from error
     try:
         yield Peers(rank, world, local_rank, local_world)
     except RuntimeError as error:
@@ -236,6 +250,25 @@ def joined() -> Iterator[Peers]:
         reason = str(error).split("This is typically")[0].strip()
         raise InputError(f"another process of this run has gone ({reason}); torchrun --max-restarts N starts all anew") from error
     dist.destroy_process_group()  # not after an error: the others may never come to say goodbye
+
+
+def told_by(variable: str, otherwise: int | None, low: int = 0, high: int | None = None) -> int:
+    """A whole number of torchrun's environment; `otherwise`: where it is not there, None if it must be.
+
+    Raises:
+        InputError: it is missing, or no whole number of these limits; names the variable.
+    """
+    text = os.environ.get(variable)
+    if text is None and otherwise is not None:
+        return otherwise
+    try:
+        number = int(text or "")
+    except ValueError:
+        number = low - 1
+    if number < low or (high is not None and number > high):
+        what = "is missing" if text is None else f"must be a whole number {limits(low, high)}, got {shortened(text)}"
+        raise InputError(f"the environment variable {variable} {what}; {START}")
+    return number
 
 
 def synchronised(model: Model, device: torch.device) -> Model:
@@ -250,5 +283,5 @@ def synchronised(model: Model, device: torch.device) -> Model:
 
 
 def restarted() -> bool:
-    """Whether torchrun has started this process anew after another one died."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+    """Whether torchrun has started this process anew after another one died. Raises InputError where it does not say so in a number."""
+    return told_by("TORCHELASTIC_RESTART_COUNT", 0) > 0

@@ -210,6 +210,42 @@ def test_a_batch_that_does_not_divide_is_refused(tiny_config, changes, peers, me
         builders.check_batch(tiny_config(**changes), 16, Peers(peers.world - 1, peers.world))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"WORLD_SIZE": "y"}, "WORLD_SIZE must be a whole number at least 1, got 'y'"),
+        ({"WORLD_SIZE": "-2"}, "WORLD_SIZE must be a whole number at least 1, got '-2'"),
+        ({"RANK": "2"}, "RANK must be a whole number between 0 and 1, got '2'"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_WORLD_SIZE must be a whole number at least 1"),
+        ({"MASTER_ADDR": None}, "MASTER_ADDR is missing"),
+        ({"MASTER_PORT": None}, "MASTER_PORT is missing"),
+        ({"MASTER_PORT": "seven"}, "MASTER_PORT must be a whole number between 0 and 65535, got 'seven'"),
+    ],
+)
+def test_an_environment_that_is_not_torchrun_s_is_told(monkeypatch, changes, said):
+    whole = {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+    for name, value in (whole | changes).items():
+        monkeypatch.setenv(name, value) if value is not None else monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_: pytest.fail("waited for the others"))
+    with pytest.raises(InputError) as error, distributed.joined():
+        pass
+    assert f"the environment variable {said}" in str(error.value) and "torchrun sets all" in str(error.value)
+
+
+def test_processes_that_do_not_find_each_other_are_told(monkeypatch):
+    def lost(*_: object) -> None:
+        raise torch.distributed.DistNetworkError("The client socket has timed out\nafter 60000ms")
+
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "nowhere", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lost)
+    with pytest.raises(InputError, match=r"2 processes do not find each other at .*nowhere:29500 \(The client socket has timed out after"):
+        distributed.joined().__enter__()
+    monkeypatch.delenv("RANK")  # of a scheduler that sets WORLD_SIZE alone
+    with distributed.joined() as peers:
+        assert peers is ALONE
+
+
 def test_synchronised_norms_are_for_cuda_only(tiny_config):
     detector = build_detector("spyv4_lite", 3, width=0.05)
     names = list(detector.state_dict())

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from spyolo.errors import InputError
+from spyolo.files import shortened
 from spyolo.learning import SequenceRule, build_rule
 from spyolo.neurons import SURROGATES, ALIFUnit, Cell, LIFUnit, LTCUnit, Readout, Stack, build_gate, dense_cell
 from spyolo.running import build_optimizer
@@ -18,7 +19,8 @@ from spyolo.sequence.objectives import Objective
 from spyolo.sequence.tasks.base import Sizes, Task
 
 SPIKING = ("ltc", "lif", "alif", "snu")
-LAYER = re.compile(r"(?:(\d+)c(\d+)|p(\d+))")
+LAYER = re.compile(r"(?:(\d{1,99})c(\d{1,99})|p(\d{1,99}))")
+MOST_CHANNELS, MOST_KERNEL, MOST_WEIGHTS = 4096, 127, 1 << 28  # of a convolutional layer
 
 
 def build_network(config: SequenceConfig, task: Task | Sizes) -> Stack:
@@ -102,7 +104,8 @@ def conv_cells(config: SequenceConfig, shape: tuple[int, ...]) -> tuple[list[Cel
         The cells, and the shape (C, H, W) that comes out of the last one.
 
     Raises:
-        InputError: no pictures, neurons without convolutional layers, or a word of `conv` that is no layer or does not fit; names it.
+        InputError: no pictures, neurons without convolutional layers, or a word of `conv` that is no layer, too large or does not fit;
+            names it.
     """
     if len(shape) != 3:
         raise InputError(f"task {config.task} shows no pictures: conv does not go with it")
@@ -113,7 +116,7 @@ def conv_cells(config: SequenceConfig, shape: tuple[int, ...]) -> tuple[list[Cel
     for word in config.conv.split("-"):
         match = LAYER.fullmatch(word)
         if not match:
-            raise InputError(f"conv: {word!r} is no layer; 32c3 is 32 channels 3x3, p2 a pooling")
+            raise InputError(f"conv: {shortened(word)} is no layer; 32c3 is 32 channels 3x3, p2 a pooling")
         if match[3]:
             pool = int(match[3])
             if not cells or pool < 1 or min(height, width) < pool:
@@ -124,6 +127,11 @@ def conv_cells(config: SequenceConfig, shape: tuple[int, ...]) -> tuple[list[Cel
         out, kernel = int(match[1]), int(match[2])
         if not out or kernel % 2 == 0:
             raise InputError(f"conv: {word} needs channels and an odd kernel")
+        if out > MOST_CHANNELS or kernel > MOST_KERNEL or channels * out * kernel**2 > MOST_WEIGHTS:
+            raise InputError(
+                f"conv: {shortened(word)} is too large behind {channels} channels: a layer has at most {MOST_CHANNELS} channels, a kernel "
+                f"of {MOST_KERNEL} and {MOST_WEIGHTS:,} weights"
+            )
         synapse = nn.Sequential(nn.Conv2d(channels, out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(out))
         cells.append(Cell(synapse, conv_unit(config, out)))
         channels = out
@@ -154,4 +162,3 @@ def bias_gates(network: nn.Module, bias: float) -> None:
     for m in network.modules():
         if isinstance(m, LTCUnit) and isinstance(getattr(m.gate, "linear", None), nn.Linear):
             m.gate.linear.bias.fill_(bias)  # type: ignore[union-attr,operator]
-

@@ -184,7 +184,9 @@ def test_convolutions_are_read_from_a_word(tmp_path):
     assert [type(c.unit) for c in network.cells] == [LTCUnit] * 3
     output, state = network(task.train_batch([0, 1], 0).input(0), None)
     assert output.shape == (2, 10) and [tuple(c.s.shape[1:]) for c in state.cells] == [(4, 14, 14), (6, 7, 7), (10,)]
-    for conv, said in (("p2-4c3", "a convolution comes first"), ("4c2", "odd kernel"), ("4x3", "no layer"), ("4c3-p99", "does not fit")):
+    for conv, said in (("p2-4c3", "a convolution comes first"), ("4c2", "odd kernel"), ("4x3", "no layer"), ("4c3-p99", "does not fit"),
+                       ("9" * 5000 + "c3", "is no layer"), ("99999999999c3", "too large behind 1 channels"), ("4c129", "a kernel of 127"),
+                       ("4096c3-4096c127", "'4096c127' is too large behind 4096 channels")):  # fmt: skip
         assert said in refused(build_network, chosen.updated({"conv": conv}), task)
     assert "ltc, lif or alif" in refused(build_network, chosen.updated({"cell": "lstm"}), task)
     assert "give conv" in refused(build_network, chosen.updated({"conv": ""}), task)

@@ -399,6 +399,18 @@ def test_init_belongs_to_a_new_run(sample_root, tmp_path, capsys, weights_file):
     assert "--init starts a new run" in bad(capsys, "train", "--resume", tmp_path, "--init", weights_file)
 
 
+def test_a_resumed_run_has_its_own_preset_and_folder(tmp_path, capsys):
+    from spyolo.cli import train
+
+    (tmp_path / "config.yaml").write_text("epochs: 7\n")
+    assert "--preset voc starts a new run" in bad(capsys, "train", "--resume", tmp_path, "--preset", "voc")
+    said = bad(capsys, "train", "--resume", tmp_path, "--out", tmp_path / "other")
+    assert f"--resume goes on in {tmp_path} itself; leave --out out, or copy the folder" in said
+    same = train.parser().parse_args(["--resume", str(tmp_path), "--out", f"{tmp_path}/x/..", "--lr", "0.5"])
+    config = train.resolve(same)
+    assert (config.out, config.epochs, config.lr) == (str(tmp_path), 7, 0.5)
+
+
 # --- weights of another class count ---
 
 

@@ -26,7 +26,7 @@ SAMPLE_FOLDER = Path("runs/sample-data")
 
 def parser() -> argparse.ArgumentParser:
     p = Parser(prog="train", description=__doc__)
-    p.add_argument("--preset", default="sample", help=f"preset ({', '.join(preset_names())}) or YAML file [sample]")
+    p.add_argument("--preset", help=f"preset ({', '.join(preset_names())}) or YAML file [sample]")
     p.add_argument("--resume", metavar="RUN", help="run folder to go on with, with its own config; options given change it")
     p.add_argument("--continue", action="store_true", dest="go_on", help="go on with --out if it holds this very run, else start it")
     p.add_argument("--quiet", action="store_true", help="no progress bars")
@@ -35,7 +35,11 @@ def parser() -> argparse.ArgumentParser:
 
 
 def resolve(args: argparse.Namespace) -> Config:
-    """The run's config: preset or resumed run, then the options given; the sample set where no data is named."""
+    """The run's config: preset or resumed run, then the options given; the sample set where no data is named.
+
+    Raises:
+        InputError: no such preset or run, options that do not fit, or no data.
+    """
     given = given_options(args)
     if "classes" in given:
         from spyolo.data.classes import parse_classes
@@ -47,15 +51,32 @@ def resolve(args: argparse.Namespace) -> Config:
             raise InputError(f"{args.resume}: no run to resume here (config.yaml is missing)")
         if "init" in given:
             raise InputError("--init starts a new run; it does not go with --resume")
+        refuse_beside_resume(args)
         return load_config(path).updated(given | {"out": args.resume})
-    config = load_preset(args.preset).updated(given)
+    preset = args.preset or "sample"
+    config = load_preset(preset).updated(given)
     if config.data:
         return config
-    if args.preset != "sample":
+    if preset != "sample":
         raise InputError("--data is missing: the folder that holds VOCdevkit")
     from spyolo.data.sample_drawing import SAMPLE_CLASSES
 
     return config.updated({"data": str(SAMPLE_FOLDER), "classes": SAMPLE_CLASSES})
+
+
+def refuse_beside_resume(args: argparse.Namespace) -> None:
+    """A resumed run goes on with its own config, in its own folder.
+
+    Raises:
+        InputError: a preset, or another --out than the folder that is resumed: its run would be written over all the same.
+    """
+    if args.preset:
+        raise InputError(
+            f"--preset {args.preset} starts a new run; --resume goes on with the config of {args.resume}: leave one of them out"
+        )
+    out = getattr(args, "out", args.resume)
+    if Path(out).resolve() != Path(args.resume).resolve():
+        raise InputError(f"--out {out}: --resume goes on in {args.resume} itself; leave --out out, or copy the folder and resume the copy")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spyolo.cli.options import Parser, add_config_options, given_options
+from spyolo.cli.train import refuse_beside_resume
 from spyolo.errors import InputError
 from spyolo.files import is_there
 from spyolo.sequence.config import SequenceConfig, load_sequence_config, load_sequence_preset, sequence_presets
@@ -31,12 +32,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def resolve(args: argparse.Namespace) -> SequenceConfig:
-    """The run's config: the task's preset or a resumed run, then the options given."""
+    """The run's config: the task's preset or a resumed run, then the options given.
+
+    Raises:
+        InputError: no such preset or run, or options that do not fit.
+    """
     given = given_options(args, SequenceConfig)
     if args.resume:
         path = Path(args.resume) / "config.yaml"
         if not is_there(path):
             raise InputError(f"{args.resume}: no run to resume here (config.yaml is missing)")
+        refuse_beside_resume(args)
         return load_sequence_config(path).updated(given | {"out": args.resume})
     return preset_for(args.preset, given.get("task", "adding")).updated(given)
 

@@ -1,7 +1,7 @@
 """What is made of detections: JSON lines, CSV, VOC XML, annotated video, and other libraries' types.
 
-Tables are written line by line into a file beside the final one, which takes its place when the writer closes: also after Ctrl-C or an
-error, so that nothing already found is lost. One to which nothing was added leaves what was there before.
+Tables are written line by line into a file beside the final one, which takes its place when the writer closes: also after Ctrl-C, an
+error or on a full disk, so that nothing already found is lost. One to which nothing was added leaves what was there before.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self, TextIO
@@ -41,9 +42,17 @@ class Whole:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.part = self.path.with_name(f".{self.path.stem}.part{self.path.suffix}")  # the ending stays: video writers go by it
-        try:
+        with self.writing():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.part.unlink(missing_ok=True)
+            if self.path.is_dir():
+                raise InputError(f"{self.path} cannot be written: a folder has its name")
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """What the system refuses inside is an InputError that names the file."""
+        try:
+            yield
         except OSError as error:
             raise InputError(f"{self.path} cannot be written ({error.strerror or error})") from error
 
@@ -54,8 +63,9 @@ class Whole:
         self.close()
 
     def close(self) -> None:
-        if self.part.exists():
-            os.replace(self.part, self.path)
+        with self.writing():
+            if self.part.exists():
+                os.replace(self.part, self.path)
 
 
 class Table(Whole, ABC):
@@ -66,15 +76,14 @@ class Table(Whole, ABC):
     def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
         super().__init__(path)
         self.classes = classes
-        try:
+        with self.writing():
             self.file: TextIO = open(self.part, "w", encoding="utf-8", newline="", buffering=1)  # noqa: SIM115 (closed below)
-        except OSError as error:
-            raise InputError(f"{self.path} cannot be written ({error.strerror or error})") from error
 
     def add(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None = None) -> None:
-        """Write what was found in one picture, or in one frame of a video."""
+        """Write what was found in one picture, or in one frame of a video. Raises InputError where the disk is full: then close."""
+        with self.writing():
+            self.write(picture, size, found, frame)
         self.pictures += 1
-        self.write(picture, size, found, frame)
 
     @abstractmethod
     def write(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None) -> None:
@@ -82,10 +91,17 @@ class Table(Whole, ABC):
 
     def close(self) -> None:
         if not self.file.closed:
-            self.file.close()
+            try:
+                self.file.close()
+            except OSError:  # a line that found no room, which `add` has told: what came of it goes, the lines before it stay
+                self.drop_torn_line()
             if not self.pictures:  # a source that gave nothing, and the results of the last one are still there
                 self.part.unlink(missing_ok=True)
             super().close()
+
+    def drop_torn_line(self) -> None:
+        with self.writing():
+            os.truncate(self.part, self.part.read_bytes().rfind(b"\n") + 1)
 
 
 class JSONLines(Table):
@@ -103,7 +119,8 @@ class CSVTable(Table):
     def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
         super().__init__(path, classes)
         self.csv = csv.writer(self.file, lineterminator="\n")
-        self.csv.writerow(COLUMNS)
+        with self.writing():
+            self.csv.writerow(COLUMNS)
 
     def write(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None) -> None:
         self.csv.writerows((picture, frame, name, score, *box) for name, score, box in rows(found, self.classes))
@@ -119,7 +136,7 @@ class VideoFile(Whole):
     """An annotated video: `add(frame)` RGB uint8 [H, W, 3]. A `.webm` (VP8) plays in every browser, an `.mp4` (MPEG-4) in players.
 
     Raises:
-        InputError: another ending, or a file that cannot be written.
+        InputError: another ending, or a file that cannot be written (closing: one that was not written to its end).
     """
 
     CODECS: ClassVar = {".webm": "VP80", ".mp4": "mp4v", ".avi": "MJPG"}
@@ -148,7 +165,21 @@ class VideoFile(Whole):
         if self.writer is not None:
             self.writer.release()
             self.writer = None
+            if not self.whole():  # OpenCV tells nobody that a frame was not written
+                raise InputError(
+                    f"{self.path} was not written: of its {self.frames} frames the last cannot be read back; is the disk full? "
+                    f"What there is of it stays in {self.part.name}"
+                )
             super().close()
+
+    def whole(self) -> bool:
+        """Whether the last frame can be found and read: not so where a video is cut off."""
+        film = cv2.VideoCapture(str(self.part))
+        film.set(cv2.CAP_PROP_POS_FRAMES, self.frames - 1)
+        read, _ = film.read()
+        place = film.get(cv2.CAP_PROP_POS_FRAMES)
+        film.release()
+        return read and abs(place - self.frames) <= 2  # uneven frame rates round a frame up or down
 
 
 TABLES: dict[str, Callable[[str | Path, Sequence[str]], Table]] = {"jsonl": JSONLines, "csv": CSVTable}

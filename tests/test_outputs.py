@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +231,59 @@ def test_a_source_that_gives_nothing_leaves_the_results_of_the_run_before(weight
 
 def test_fresh_frames_take_the_steps_of_pictures(weights: Path, film: Path, tmp_path: Path) -> None:
     assert predict(weights, film, tmp_path / "out", "--write", "jsonl", "--frames", "1", "--fresh", "--timesteps", "3", "--settle") == 0
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[int], None]]:
+    """`full_disk(n)`: from now on no file grows beyond n bytes."""
+    resource = pytest.importorskip("resource")
+    before, told = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, told)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_on_a_full_disk_a_table_keeps_the_pictures_that_found_room(tmp_path: Path, kind: str, full_disk: Callable[[int], None]) -> None:
+    path, added = tmp_path / f"found.{kind}", 0
+    full_disk(2000)
+    with pytest.raises(InputError, match=rf"found\.{kind} cannot be written"), TABLES[kind](path, CLASSES) as table:
+        for k in range(100):
+            table.add(f"{k}.jpg", (50, 60), FOUND)
+            added += 1
+    lines = path.read_text().splitlines()
+    if kind == "jsonl":
+        assert [json.loads(line)["picture"] for line in lines] == [f"{k}.jpg" for k in range(added)] and added
+    else:
+        assert added and {len(row) for row in csv.reader(lines)} == {len(COLUMNS)} and len(lines) >= 1 + 2 * added
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("ending", ["webm", "mp4", "avi"])
+@pytest.mark.parametrize("room", [3_000, 60_000])
+def test_a_video_cut_off_by_a_full_disk_is_told_and_leaves_the_one_before(
+    tmp_path: Path, ending: str, room: int, full_disk: Callable[[int], None]
+) -> None:
+    path, noise = tmp_path / f"film.{ending}", np.random.default_rng(0)
+    path.write_text("before")
+    full_disk(room)
+    with pytest.raises(InputError, match="disk full"), VideoFile(path, 29.97) as video:
+        for _ in range(30):
+            video.add(noise.integers(0, 255, (96, 128, 3), dtype=np.uint8))
+    assert path.read_text() == "before"
+
+
+@pytest.mark.parametrize("ending", ["webm", "mp4", "avi"])
+@pytest.mark.parametrize("frames", [1, 2, 75])
+@pytest.mark.parametrize("fps", [0.5, 25, 29.97, 240])
+def test_a_whole_video_is_known_for_one(tmp_path: Path, ending: str, frames: int, fps: float) -> None:
+    with VideoFile(tmp_path / f"film.{ending}", fps) as video:
+        for k in range(frames):
+            video.add(np.full((32, 48, 3), 3 * k, np.uint8))
+    assert len(list(video_frames(tmp_path / f"film.{ending}"))) == frames
+
+
+def test_a_folder_with_the_name_of_a_table_is_told_before_anything_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "found.csv").mkdir()
+    with pytest.raises(InputError, match="a folder has its name"):
+        CSVTable(tmp_path / "found.csv", CLASSES)

@@ -18,7 +18,7 @@ from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 from spyolo.files import is_there
 from spyolo.learning import swapped
-from spyolo.settings import Settings, load_settings
+from spyolo.settings import Settings, load_settings, plain
 
 # What may differ between a run and its continuation: none of it changes what is learned.
 FREE = ("out", "device", "workers", "cache", "save_seconds", "max_minutes")
@@ -134,29 +134,38 @@ def holds_this_run(config: Settings, otherwise: str = "--resume it, or give anot
 
 
 def check_same_run(
-    last: Path, position: Mapping[str, Any], learning: Mapping[str, Any], config: Settings, per_epoch: int, *, anew: str, fixed: str
+    last: Path, position: Mapping[str, Any], kept: Mapping[str, Any], config: Settings, per_epoch: int, *, anew: str, order: Sequence[str]
 ) -> None:
     """Options may change on resuming, but not those that the checkpoint's contents depend on.
 
     Args:
-        last: the checkpoint; `position` and `learning`: what it says of itself.
+        last: the checkpoint; `position` and `kept`: what it says of itself, and its config as JSON.
         per_epoch: batches an epoch has by the config.
-        anew: what to do for another rule, optimizer or lambda; `fixed`: options that cannot change within an epoch.
+        anew: what to do for another rule, optimizer or lambda.
+        order: fields that decide which samples an epoch shows when: they cannot change within one.
 
     Raises:
         InputError: they have.
     """
+    learning = kept["learning"]
     for name in ("rule", "optimizer"):
         if learning[name] != getattr(config, name):
             raise InputError(f"{last} is of {name} {learning[name]}; {anew}")
     form = learning.get("form", "feddyn")
     if config.rule == "fptt" and (form == "paper") != (config.form == "paper"):  # lambda is a gradient there, a multiplier in the others
         raise InputError(f"{last} is of form {form}, whose lambda means another thing than that of {config.form}; {anew}")
-    if position["batch"] and position["per_epoch"] != per_epoch:
+    if position["batch"] and (position["per_epoch"] != per_epoch or changed(kept, config, order)):
         raise InputError(
-            f"{last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; {fixed} can be changed between two "
-            "epochs only"
+            f"{last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; {', '.join(order[:-1])} and {order[-1]} "
+            "can be changed between two epochs only"
         )
+
+
+def changed(kept: Mapping[str, Any], config: Settings, names: Sequence[str]) -> list[str]:
+    """Which of these fields are not as a checkpoint's config has them. `kept`: that config, as JSON; what an older one does not name passes
+    for unchanged."""
+    now, sections = plain(config.to_dict()), {name: config.fields()[name][0] for name in names}
+    return [name for name, section in sections.items() if kept[section].get(name, now[section][name]) != now[section][name]]
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from spyolo.data import load_batches
 from spyolo.distributed import ALONE, Peers, synchronised
 from spyolo.errors import InputError
 from spyolo.evaluation.metrics import evaluate_detections
-from spyolo.files import held, write_whole
+from spyolo.files import held, shortened, write_whole
 from spyolo.health import Watch, counts, told
 from spyolo.learning import EMA
 from spyolo.neurons import norms
@@ -34,6 +34,7 @@ from spyolo.pieces import Piece, pieces_of, this_piece, warn_of_repeats
 from spyolo.run_folder import Row, RunFolder
 from spyolo.running import (
     build_optimizer,
+    changed,
     check_same_run,
     choose_device,
     cosine_rate,
@@ -44,6 +45,8 @@ from spyolo.running import (
     weight_names,
 )
 
+ORDER = ("seed", "batch", "limit", "train", "lanes")  # decide which pictures an epoch shows when
+MEASURE = ("val", "val_limit", "eval_limit", "weights_of")  # decide what a score is of: one of other pictures or weights is no rival
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
 
@@ -94,7 +97,8 @@ class Trainer:
         self.epoch, self.batch = 0, 0
         self.per_epoch = builders.epoch_order(config, self.train_set.voc, len(self.train_set), 0, peers=peers).per_epoch
         self.history: list[Row] = []
-        self.best = -1.0
+        self.best = -1.0  # on the first process, which judges
+        self.measure_anew = False  # since the last evaluation, something else is to be measured
         # Sums over the epoch, a row (an entry) for each process, of which each fills its own: so they are resumed to the bit.
         self.meters = torch.zeros(peers.world, len(METERS), dtype=torch.float64, device=self.device)
         self.rates: dict[str, Tensor] = {}  # each layer's firing rate, [world]
@@ -125,8 +129,9 @@ class Trainer:
         return self.epoch >= self.config.epochs
 
     def end_early(self) -> None:
-        """Resumed with fewer epochs than it was meant to have, a run may end at one that was not evaluated: evaluate it now."""
-        if "voc10_ap50" not in self.history[-1]:
+        """Resumed with fewer epochs than it was meant to have, or with another measure, a run may end at an epoch that was not evaluated,
+        or not so: evaluate it now."""
+        if "voc10_ap50" not in self.history[-1] or self.measure_anew:
             self.history[-1] |= self.scores()
             if self.peers.first:
                 self.folder.record(self.history)
@@ -198,7 +203,7 @@ class Trainer:
 
     def scores(self) -> Row:
         """An evaluation's entries of the log."""
-        metrics = self.evaluate()
+        metrics, self.measure_anew = self.evaluate(), False
         return {k: metrics[k] for k in ("voc10_ap50", "voc07_ap50", "voc10_ap50_95") if metrics[k] is not None}
 
     def evaluate(self) -> dict[str, Any]:
@@ -331,11 +336,12 @@ class Trainer:
         """Take up the run where its last checkpoint left it."""
         tensors, metadata = self.peers.first_does(self.folder.load_last)
         try:
-            position, history = json.loads(metadata["position"]), json.loads(metadata["history"])
+            position, history, kept = (json.loads(metadata[k]) for k in ("position", "history", "config"))
             check_same_run(
-                self.folder.last, position, json.loads(metadata["config"])["learning"], self.config, self.per_epoch,
-                anew="to go on with another, start a new run with --init", fixed="batch, limit and train",
+                self.folder.last, position, kept, self.config, self.per_epoch,
+                anew="to go on with another, start a new run with --init", order=ORDER,
             )  # fmt: skip
+            self.check_classes(tuple(json.loads(metadata["classes"])))
             self.pieces = json.loads(metadata["notes"]).get("pieces", [])[:-1]  # the last one is this run's own
             names = weight_names(self.detector, self.rule.weights)
             self.detector.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
@@ -351,6 +357,10 @@ class Trainer:
             self.epoch, self.batch, self.ema.updates = (int(position[k]) for k in ("epoch", "batch", "ema_updates"))
             self.best, self.seconds, self.skipped = float(position["best"]), float(position["seconds"]), int(position.get("skipped", 0))
             self.history = [dict(row) for row in history]
+            if differ := changed(kept, self.config, MEASURE):
+                self.best, self.measure_anew = -1.0, True
+                if self.peers.first:
+                    warnings.warn(f"{', '.join(differ)}: not as before, so {self.folder.best.name} is chosen anew", stacklevel=3)
             if world != self.peers.world and self.peers.first:
                 warnings.warn(
                     f"{self.folder.last} was written by {world} process(es) and goes on with {self.peers.world}: the same batches of "
@@ -362,3 +372,11 @@ class Trainer:
         except (LookupError, TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
+
+    def check_classes(self, before: tuple[str, ...]) -> None:
+        """Raises InputError where the checkpoint's classes are others, or in another order: a label would mean another thing."""
+        if before != self.classes:
+            raise InputError(
+                f"{self.folder.last} is of the classes {shortened(list(before))}, not {shortened(list(self.classes))}; resume it with the "
+                "former, or start a new run with --init"
+            )

@@ -480,9 +480,12 @@ def test_a_loss_that_is_not_finite_is_told_and_not_saved(tiny_config):
     [
         ({"optimizer": "sgd"}, "is of optimizer adamw; to go on with another, start a new run with --init"),
         ({"rule": "bptt"}, "is of rule fptt"),
-        ({"batch": 4}, "stands at batch 2 of 4 in its epoch; batch, limit and train can be changed between two epochs only"),
+        ({"batch": 4}, "stands at batch 2 of 4 in its epoch; seed, batch, limit, train and lanes can be changed between two epochs"),
+        ({"seed": 1}, "stands at batch 2 of 4 in its epoch; seed, batch"),  # another order: pictures twice, or never
+        ({"train": "2007:val", "limit": 9}, "stands at batch 2 of 4 in its epoch; seed, batch"),
         ({"width": 1}, "not a checkpoint of this run .*size mismatch for backbone.conv1"),
-        ({"classes": "cross,disc"}, "not a checkpoint of this run .*size mismatch for heads"),
+        ({"classes": "cross,disc"}, r"is of the classes \['cross', .*, not \['cross', 'disc'\]; resume it with the former, or start a new run"),
+        ({"classes": ",".join(reversed(SAMPLE_CLASSES))}, "is of the classes"),  # as many, but labels would change their meaning
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*unknown class")
@@ -491,6 +494,23 @@ def test_changes_that_a_checkpoint_cannot_take(stopped, changes, message):
     with pytest.raises(InputError, match=message) as caught:
         resumed(stopped, **changes)
     assert "\n" not in str(caught.value) and (Path(stopped.out) / "last.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(("changes", "anew"), [({}, False), ({"lr": 0.5}, False), ({"val": "2007:train"}, True), ({"val_limit": 3}, True)])
+def test_the_best_so_far_is_no_rival_where_something_else_is_measured(tiny_config, changes, anew, recwarn):
+    config = tiny_config(**SHORT, timesteps=1)
+    trainer = Trainer(config, quiet=True)
+    assert trainer.fit()
+    trainer.best = 0.9
+    trainer.save()
+    again = resumed(config, **changes)
+    assert again.best == (-1.0 if anew else 0.9)
+    assert [str(w.message) for w in recwarn if "chosen anew" in str(w.message)] == (
+        [f"{next(iter(changes))}: not as before, so best.safetensors is chosen anew"] if anew else []
+    )
+    written = again.folder.best.stat().st_mtime_ns
+    assert again.fit() and (again.folder.best.stat().st_mtime_ns > written) == anew  # a run that has ended is measured as asked
+    assert resumed(config, **changes).best == again.best and (again.best < 0.9) == anew
 
 
 def test_weights_are_no_checkpoint(whole, tiny_config):

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -26,6 +27,7 @@ from spyolo.neurons import detach, leaves, map_state, norms
 from spyolo.run_folder import Layout, Row, RunFolder
 from spyolo.running import (
     EpochOrder,
+    changed,
     check_same_run,
     choose_device,
     cosine_rate,
@@ -42,6 +44,9 @@ from spyolo.sequence.networks import SPIKING, build_network, rule_for
 from spyolo.sequence.saved import description
 from spyolo.sequence.tasks import build_task
 from spyolo.tensors import save_tensors
+
+ORDER = ("seed", "batch", "limit", "test_speakers")  # decide which sequences an epoch shows when
+MEASURE = ("test_limit", "test_speakers", "seed", "weights_of", "predict")  # decide what a figure is of (drawn tests: of the seed)
 
 
 class SequenceTrainer:
@@ -97,8 +102,8 @@ class SequenceTrainer:
                 if self.batch < self.per_epoch:
                     break
                 self.end_epoch()
-            if self.epoch >= self.config.epochs and self.objective.metric not in self.history[-1]:
-                self.history[-1] |= self.evaluate()  # it was stopped after an epoch without, and resumed with fewer epochs
+            if self.epoch >= self.config.epochs and (self.objective.metric not in self.history[-1] or self.best is None):
+                self.history[-1] |= self.evaluate()  # it was stopped after an epoch without, and resumed with fewer epochs or another test
                 self.folder.record(self.history)
                 self.save()
         return self.epoch >= self.config.epochs
@@ -284,11 +289,12 @@ class SequenceTrainer:
         """Take up the run where its last checkpoint left it."""
         tensors, metadata = self.folder.load_last()
         try:
-            position, learning = json.loads(metadata["position"]), json.loads(metadata["config"])["learning"]
+            position, kept = json.loads(metadata["position"]), json.loads(metadata["config"])
+            if changed(kept, self.config, ["task"]):
+                raise InputError(f"{self.folder.last} is of task {kept['dataset']['task']}; to learn another, start a new run")
             check_same_run(
-                self.folder.last, position, learning, self.config, self.per_epoch,
-                anew="to learn with another, start a new run", fixed="batch and limit",
-            )  # fmt: skip
+                self.folder.last, position, kept, self.config, self.per_epoch, anew="to learn with another, start a new run", order=ORDER
+            )
             names = weight_names(self.network, self.rule.update.weights)
             self.network.load_state_dict(under("model.", tensors))
             with torch.no_grad():
@@ -301,15 +307,19 @@ class SequenceTrainer:
             load_moments(self.optimizer, tensors, names)
             self.meters.copy_(tensors["meters"])
             self.load_neurons(under("neurons.", tensors))
+            differ = changed(kept, self.config, MEASURE)
         except InputError:
             raise
-        except (KeyError, TypeError, RuntimeError, ValueError) as error:
+        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
             reason = " ".join(str(error).split())[:200]
             raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
         self.epoch, self.batch, self.updates, self.best, self.seconds = (
             position[k] for k in ("epoch", "batch", "updates", "best", "seconds")
         )
         self.history = json.loads(metadata["history"])
+        if differ:
+            self.best = None
+            warnings.warn(f"{', '.join(differ)}: not as before, so {self.folder.best.name} is chosen anew", stacklevel=3)
 
     def load_neurons(self, kept: dict[str, Tensor]) -> None:
         """The neurons' state in the middle of a text: its tensors put into the tree that one step makes."""

@@ -174,6 +174,22 @@ def test_a_run_goes_on_with_its_own_rule_only(tmp_path):
     assert "not a checkpoint of this run" in refused(SequenceTrainer, config(tmp_path / "run", hidden="7"), resume=True)
 
 
+def test_a_run_goes_on_with_its_own_order_task_and_measure(tmp_path):
+    cut = SequenceTrainer(config(tmp_path / "run"), quiet=True)
+    stop_after(cut, 2)
+    assert not cut.fit()
+    said = refused(SequenceTrainer, config(tmp_path / "run", seed=1), resume=True)
+    assert "stands at batch 2 of 3 in its epoch; seed, batch, limit and test_speakers can be changed between two epochs only" in said
+    other = config(tmp_path / "run", task="char", data=str(text(tmp_path)))
+    assert "is of task adding; to learn another, start a new run" in refused(SequenceTrainer, other, resume=True)
+
+    trainer = SequenceTrainer(config(tmp_path / "run"), resume=True, quiet=True)
+    assert trainer.fit() and trainer.best is not None
+    with pytest.warns(UserWarning, match=r"test_limit: not as before, so best.safetensors is chosen anew"):
+        again = SequenceTrainer(config(tmp_path / "run", test_limit=3), resume=True, quiet=True)
+    assert again.best is None and again.fit() and again.best == again.history[-1]["mse"] != trainer.best
+
+
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     trainer = SequenceTrainer(config(tmp_path / "run"), quiet=True)
     with torch.no_grad():

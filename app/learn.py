@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class Desk:
     losses: list[float] = field(default_factory=list)
     marks: list[int] = field(default_factory=list)  # how deep the copy's history was at each press of Learn
     busy: bool = False
+    lock: threading.RLock = field(default_factory=threading.RLock)  # while the copy is chosen: `busy` is asked and set as one
 
     @property
     def page(self) -> Page:
@@ -131,6 +133,8 @@ class LearnTab:
         self.sessions.keep_upload(session, upload)
         if upload is None:
             return [gr.skip()] * 4
+        if desk.busy:
+            raise InputError("it is still learning; give the picture again when it is done")
         if len(desk.pages) >= MAX_EXAMPLES:
             raise InputError(f"{MAX_EXAMPLES} pictures are enough here; press Learn, or start over")
         desk.pages.append(Page(read_upload(upload, LARGEST)))
@@ -189,12 +193,13 @@ class LearnTab:
         session, desk = self.at(request)
         if not any(page.boxes for page in desk.pages):
             raise InputError("no box yet: click two opposite corners of a thing")
-        if desk.busy:
-            raise InputError("it is learning already")
         within("times each picture is shown", rounds, 1, MOST_ROUNDS)
-        lesson = self.lesson(desk, name)
+        with desk.lock:
+            if desk.busy:
+                raise InputError("it is learning already")
+            lesson = self.lesson(desk, name)
+            desk.busy = True
         lesson.last_layers = deeper
-        desk.busy = True
         desk.marks.append(lesson.depth)
         try:
             for page in desk.pages:
@@ -254,9 +259,10 @@ class LearnTab:
         """Another model was chosen: the copy is made anew, the pictures stay."""
         (session, desk), classes = self.at(request), list(self.models.load(name).classes)
         names = gr.Dropdown(choices=classes, value=classes[0])
-        if desk.model == name or desk.busy:
-            return [*[gr.skip()] * 4, names]
-        desk.lesson, desk.model, desk.losses, desk.marks = None, name, [], []
+        with desk.lock:
+            if desk.model == name or desk.busy:
+                return [*[gr.skip()] * 4, names]
+            desk.lesson, desk.model, desk.losses, desk.marks = None, name, [], []
         if not desk.pages:
             return [None, None, None, "", names]
         return [self.board_of(session, desk), self.sight(session, desk, name), None, "", names]
@@ -265,10 +271,14 @@ class LearnTab:
         return session.picture("board", board(desk))
 
     def lesson(self, desk: Desk, name: str) -> Lesson:
+        """The desk's copy of the model `name`, made where there is none; the one that is learning stays, whatever is chosen meanwhile."""
         model = self.models.load(name)
-        if desk.lesson is None or desk.model != name:
-            desk.lesson, desk.model, desk.losses, desk.marks = Lesson(model.detector, model.info), name, [], []
-        return desk.lesson
+        with desk.lock:
+            if desk.lesson is None or (desk.model != name and not desk.busy):
+                with model.lock:  # a copy made while the meter's hooks are on would keep them for good
+                    lesson = Lesson(model.detector, model.info)
+                desk.lesson, desk.model, desk.losses, desk.marks = lesson, name, [], []
+            return desk.lesson
 
     def sight(self, session: Session, desk: Desk, name: str) -> str | None:
         """What the copy sees on the lesson's pictures."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from app.learn import Desk
 from app.models import Models
 from spyolo.checkpoint import load_detector
+from spyolo.evaluation.energy import EnergyMeter
 
 
 def boxed(tabs: SimpleNamespace, name: str, noise: str, visitor: Any, thing: str = "ring") -> Desk:
@@ -79,6 +82,36 @@ def test_another_model_keeps_the_pictures_and_starts_anew(tabs: SimpleNamespace,
     desk.model = "another"
     tabs.learn.other_model(name, visitor)
     assert len(desk.pages) == 1 and desk.losses == [] and desk.lesson is not None and desk.lesson.updates == 0
+
+
+def test_another_model_chosen_while_it_learns_takes_nothing_away(
+    tabs: SimpleNamespace, weights: Path, name: str, noise: str, visitor: Any
+) -> None:
+    other = shutil.copy(weights, weights.with_name("other.safetensors"))
+    try:
+        desk = boxed(tabs, name, noise, visitor)
+        learning = tabs.learn.teach(10, False, name, visitor)
+        next(learning)
+        tabs.learn.other_model("other", visitor)
+        assert "still learning" in tabs.learn.add_picture(noise, "other", visitor)[-1] and len(desk.pages) == 1
+        tabs.learn.sight(tabs.sessions.of(visitor), desk, "other")  # of a picture that came just before
+        *_, last = learning
+    finally:
+        Path(other).unlink()
+    assert "20 updates" in last[2] and len(desk.losses) == 20
+    assert desk.model == name and desk.lesson is not None and desk.lesson.updates == 20
+    assert "as it was" in tabs.learn.go_back(visitor)[2]
+
+
+def test_a_copy_is_not_made_of_a_model_that_another_visitor_measures(tabs: SimpleNamespace, models: Models, name: str) -> None:
+    model, desk = models.load(name), Desk()
+    with model.lock, EnergyMeter(model.detector):
+        copying = threading.Thread(target=tabs.learn.lesson, args=(desk, name))
+        copying.start()
+        copying.join(0.5)
+    copying.join()
+    assert desk.lesson is not None
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in desk.lesson.detector.modules())
 
 
 @pytest.mark.parametrize("ask", ["learn", "save", "click", "undo"])

@@ -140,7 +140,7 @@ def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = 
         weights: of a checkpoint, which ones: `w`, `average` or `ema` (norm statistics are W's: recalibrate for the others).
 
     Raises:
-        InputError: no such file, not ours, or tensors that do not fit the description; names the first.
+        InputError: no such file, not ours, or tensors that do not fit the description or are not finite; names the first.
     """
     tensors, metadata = load_tensors(path)
     info = info_from_metadata(metadata, path)
@@ -162,11 +162,16 @@ def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = 
         if state[name].is_floating_point() != tensor.is_floating_point():
             raise InputError(f"{path}: tensor {name} is of {state[name].dtype}, expected {tensor.dtype}")
         state[name] = state[name].to(tensor.dtype)
-        if not bool(state[name].isfinite().all()):
-            raise InputError(f"{path}: tensor {name} holds values that are not finite; take an earlier checkpoint")
+        check_finite(state[name], name, path)
     detector = SpikingYOLO(info.spec)
     detector.load_state_dict({k: v for k, v in state.items() if k in wanted})
     return detector.to(dtype).eval(), info
+
+
+def check_finite(tensor: Tensor, name: str, path: str | Path) -> None:
+    """Raises InputError where a file's tensor of some name holds NaN or infinity."""
+    if not bool(tensor.isfinite().all()):
+        raise InputError(f"{path}: tensor {name} holds values that are not finite; take an earlier checkpoint")
 
 
 def check_pictures(spec: DetectorSpec, path: str | Path, because: str) -> None:
@@ -182,7 +187,7 @@ def initialise(detector: SpikingYOLO, path: str | Path) -> list[str]:
         Names in the detector that stayed as they were.
 
     Raises:
-        InputError: nothing fits, or the heads are of another class count.
+        InputError: nothing fits, the heads are of another class count, or what fits holds a value that is not finite.
     """
     tensors, metadata = load_tensors(path)
     state = detector_tensors(tensors, "ema" if any(k.startswith("ema.") for k in tensors) else "w")
@@ -197,5 +202,7 @@ def initialise(detector: SpikingYOLO, path: str | Path) -> list[str]:
     fitting = {k: v.to(wanted[k].dtype) for k, v in state.items() if k in wanted and v.shape == wanted[k].shape}
     if not fitting:
         raise InputError(f"{path}: no tensor fits this detector")
+    for name, tensor in fitting.items():
+        check_finite(tensor, name, path)
     detector.load_state_dict(fitting, strict=False)
     return [k for k in wanted if k not in fitting]

@@ -259,6 +259,19 @@ def test_a_warm_start_that_does_not_fit_is_told(saved, detector, message):
         initialise(detector(), saved)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_a_warm_start_from_values_that_are_not_finite_is_refused(saved, value):
+    tensors, _ = load_tensors(saved)
+    tensors["backbone.conv1.synapse.norm.running_var"][0] = value
+    resave(saved, tensors=tensors)
+    detector = tiny(seed=1)
+    before = {k: v.clone() for k, v in detector.state_dict().items()}
+    for load in (load_detector, lambda path: initialise(detector, path)):
+        with pytest.raises(InputError, match=r"tensor backbone.conv1.synapse.norm.running_var holds values that are not finite"):
+            load(saved)
+    assert all(torch.equal(v, before[k]) for k, v in detector.state_dict().items())
+
+
 def test_a_warm_start_from_something_else(tmp_path):
     foreign(tmp_path / "f")
     with pytest.raises(InputError, match="no tensor fits this detector"):

@@ -484,7 +484,7 @@ def test_a_loss_that_is_not_finite_is_told_and_not_saved(tiny_config):
         ({"seed": 1}, "stands at batch 2 of 4 in its epoch; seed, batch"),  # another order: pictures twice, or never
         ({"train": "2007:val", "limit": 9}, "stands at batch 2 of 4 in its epoch; seed, batch"),
         ({"width": 1}, "not a checkpoint of this run .*size mismatch for backbone.conv1"),
-        ({"classes": "cross,disc"}, r"is of the classes \['cross', .*, not \['cross', 'disc'\]; resume it with the former, or start a new run"),
+        ({"classes": "cross,disc"}, r"is of the classes .*, not \['cross', 'disc'\]; resume it with the former, or start"),
         ({"classes": ",".join(reversed(SAMPLE_CLASSES))}, "is of the classes"),  # as many, but labels would change their meaning
     ],
 )

@@ -100,7 +100,7 @@ class Stream:
 
 def usual_mode(model: Model) -> str:
     """What suits a model: carrying the state over is learned from sequences, and one time step is none."""
-    return CARRIED if model.info.timesteps > 1 else FRESH
+    return CARRIED if model.timesteps > 1 else FRESH
 
 
 class LiveTab:
@@ -171,7 +171,7 @@ class LiveTab:
     def usual_steps(self, mode: str, name: str) -> Any:
         """One step a frame with the state carried over; as many as for a picture without."""
         try:
-            return self.models.load(name).info.timesteps if mode == FRESH else 1
+            return self.models.load(name).timesteps if mode == FRESH else 1
         except InputError:  # the next frame says so, where there is room for words
             return gr.skip()
 
@@ -189,7 +189,7 @@ class LiveTab:
         if mode not in (CARRIED, FRESH):
             raise InputError(f"from one frame to the next: choose {CARRIED!r} or {FRESH!r}")
         predictor_for(model, confidence, iou, steps)  # the steps are checked in either mode
-        return model, predictor_for(model, confidence, iou, steps if mode == FRESH else None), int(steps)
+        return model, predictor_for(model, confidence, iou, steps if mode == FRESH else None), int(steps) if model.detector.spiking else 1
 
     def frame(
         self, upload: str | io.BytesIO | None, confidence: float, iou: float, mode: str, steps: float, name: str, request: gr.Request

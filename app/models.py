@@ -50,8 +50,15 @@ class Model:
     def drawn(self) -> bool:
         return knows_drawn(self.info)
 
+    @property
+    def timesteps(self) -> int:
+        """Steps a picture is shown: as trained. Without neurons that remember every step is the same, so one is all there is."""
+        return self.info.timesteps if self.detector.spiking else 1
+
     def predictor(self, **options: Any) -> Predictor:
-        """A predictor of one request: thresholds are its own, weights are shared."""
+        """A predictor of one request: thresholds are its own, weights are shared. Of an ordinary network it takes one step."""
+        if not self.detector.spiking:
+            options["timesteps"] = 1
         return Predictor(self.detector, self.info, device=self.device, **options)
 
     def twin(self) -> Counts:
@@ -222,7 +229,7 @@ def about(model: Model, photographs: bool = True) -> str:
     names = ", ".join(info.classes[:8]) + (f" and {len(info.classes) - 8} more" if len(info.classes) > 8 else "")
     split = "held-out drawn" if model.drawn else info.metrics.get("split", "held-out")
     good = f" Accuracy (AP50, 1 is perfect): {ap:.2f} on {split} pictures." if ap is not None else ""
-    steps = f"{info.timesteps} time step{'' if info.timesteps == 1 else 's'}"
+    steps = f"{model.timesteps} time step{'' if model.timesteps == 1 else 's'}"
     text = f"Finds **{names}**. Looks at {info.size} x {info.size} pixels for {steps}.{good}"
     if model.drawn:
         text += " **It was trained on drawn shapes, not on photographs:** try it with the drawn pictures; on photographs it finds nothing."

@@ -51,8 +51,8 @@ class PictureTab:
                 self.confidence, self.iou = threshold_sliders("picture")
                 self.steps = unchecked(
                     gr.Slider(
-                        1, MOST_STEPS, first.info.timesteps, step=1, label="Time steps (T)", elem_id="picture-steps",
-                        info="how long the neurons look: more steps, more energy",
+                        1, MOST_STEPS, first.timesteps, step=1, label="Time steps (T)", elem_id="picture-steps",
+                        info="how long the neurons look: more steps, more energy", interactive=first.detector.spiking,
                     )
                 )  # fmt: skip
             with gr.Column(scale=6, min_width=300):
@@ -89,19 +89,31 @@ class PictureTab:
         told_all = [self.seen, self.strip, self.numbers, self.energy, self.message]
         drawn = [self.layers, self.maps, self.rates, self.layer]
         first = gr.on(
-            [self.upload.change, self.confidence.release, self.iou.release, self.steps.release, self.chosen.change],
-            self.detect, asked, told_all, api_name="detect", trigger_mode="always_last", concurrency_limit=2,
+            [self.upload.change, self.confidence.release, self.iou.release, self.steps.release],
+            self.detect, asked, told_all, api_name="detect", trigger_mode="always_last", concurrency_limit=2, concurrency_id="detect",
             api_description="Find objects in a picture. Give the picture, confidence (0..1), overlap (IoU, 0..1), time steps (1..16) and "
             "a model's name as the page lists it. Returns: the picture with boxes; a list of pictures, one a time step; the boxes as "
             '[{"class", "score", "box": [x1, y1, x2, y2]}] in pixels; the energy meter as HTML; a message (bad input is told there).',
         )  # fmt: skip
-        first.then(self.look_inside, [self.layers, self.layer], drawn, show_progress="hidden", **TOLD_APART)
+        switched = self.chosen.change(self.usual_steps, self.chosen, self.steps, show_progress="hidden", **TOLD_APART).then(
+            self.detect, asked, told_all, concurrency_limit=2, concurrency_id="detect", **TOLD_APART
+        )
+        for seen in (first, switched):
+            seen.then(self.look_inside, [self.layers, self.layer], drawn, show_progress="hidden", **TOLD_APART)
         self.layers.input(self.draw_maps, self.layers, self.maps, show_progress="hidden", **TOLD_APART)
         pointed, traced = [self.layer, self.steps, self.chosen], [self.trace, self.pointed]
         self.seen.select(self.pick, None, None, show_progress="hidden", **TOLD_APART).then(
             self.draw_trace, pointed, traced, **TOLD_APART
         )
         self.layer.input(self.draw_trace, pointed, traced, **TOLD_APART)
+
+    def usual_steps(self, name: str) -> Any:
+        """T that suits a model just chosen; an ordinary network has no steps to choose."""
+        try:
+            model = self.models.load(name)
+        except InputError:  # `detect` comes next and says so
+            return gr.skip()
+        return gr.Slider(value=min(model.timesteps, MOST_STEPS), interactive=model.detector.spiking)
 
     def detect(
         self, upload: str | io.BytesIO | None, confidence: float, iou: float, steps: float, name: str, request: gr.Request

@@ -18,7 +18,9 @@ from app.insight import TRACE_STEPS, trace, watch
 from app.models import Models
 from app.parts import by_path, read_upload
 from app.picture import Looked
+from spyolo.checkpoint import WeightsInfo, save_weights
 from spyolo.data import read_image
+from spyolo.detection import build_detector
 from spyolo.drawing import save_image
 from spyolo.errors import InputError
 from spyolo.evaluation.energy import energy_table
@@ -50,6 +52,26 @@ def test_the_page_shows_boxes_numbers_strip_and_meter(tabs: SimpleNamespace, nam
     assert {"class", "score", "box"} == set(numbers[0])
     _, maps, rates, _ = tabs.picture.look_inside([], None, visitor)
     assert Path(maps).suffix == ".png" and rates is not None
+
+
+def test_an_ordinary_network_is_shown_a_picture_once_whatever_the_slider_says(
+    tabs: SimpleNamespace, weights: Path, name: str, noise: str, visitor: Any
+) -> None:
+    detector, twin = build_detector("yolov4_tiny", 2, width=0.05), weights.with_name("twin.safetensors")
+    save_weights(twin, detector, WeightsInfo(detector.spec, ("cat", "dog"), size=64, timesteps=3))
+    try:
+        energies = []
+        for steps in (1, 4):
+            _, strip, _, energy, _ = tabs.picture.detect(noise, 0.3, 0.5, steps, "twin", visitor)
+            energies.append(energy)
+            assert len(strip) == 1
+        assert energies[0] == energies[1]
+        chosen = tabs.picture.usual_steps("twin")
+        assert (chosen.value, chosen.interactive) == (1, False)
+        chosen = tabs.picture.usual_steps(name)
+        assert (chosen.value, chosen.interactive) == (2, True)
+    finally:
+        twin.unlink()
 
 
 def test_a_membrane_trace_follows_the_neuron(models: Models, name: str) -> None:

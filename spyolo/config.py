@@ -9,8 +9,14 @@ from pathlib import Path
 from typing import Self
 
 from spyolo.errors import InputError
+from spyolo.files import one_line
 from spyolo.settings import MOST_SEED, Settings, load_settings, names_in, option
 
+UNREAD = {  # fields that a source makes nothing of (spyolo/builders.py): one that is set would pass for obeyed
+    "voc": ("shards_from", "lanes", "window_ms"),
+    "shards": ("cache", "window_ms"),
+    "events": ("cache", "shards_from", "lanes", "mosaic", "colour"),
+}
 PRESETS = Path(__file__).parent / "presets"
 MOST_SIZE, MOST_TIMESTEPS = 4096, 1024  # wherever a side in pixels or a number of steps is asked for, or read from a file
 
@@ -55,7 +61,7 @@ class Dataset:
     plain_epochs: int = option(0, "last epochs without mosaics", low=0)
     cache: str = option("none", "keep decoded pictures", choices=("none", "ram", "disk"))
     workers: int = option(-1, "loader processes; -1: chosen by the number of cores", low=-1)
-    strict: bool = option(False, "fail on a bad sample instead of warning and counting")
+    strict: bool = option(False, "fail on a bad sample instead of warning and counting (shards and recordings always do)")
     shards_from: str = option("", "shards: where to fetch one that is not here, {} for its name: https://host/train/{}, pipe:COMMAND {}")
     lanes: int = option(1, "shards: streams they are dealt into; as many as processes, and each reads shards of its own", low=1)
     window_ms: float = option(50.0, "events: length of a window, one step", low=0.1, high=10_000)
@@ -146,8 +152,11 @@ class Config(Settings):
             raise InputError(f"{where}: scale needs two numbers, the lower first, got {list(self.scale)}")
         if self.source == "shards" and self.batch % self.lanes:
             raise InputError(f"{where}: batch ({self.batch}) must be a multiple of lanes ({self.lanes})")
-        if self.source == "shards" and self.cache != "none":
-            raise InputError(f"{where}: shards are not cached decoded; cache must be none, got {self.cache}")
+        for name in UNREAD[self.source]:
+            usual, value = getattr(Dataset, name), getattr(self, name)
+            if value != usual:
+                must = f"must be {usual}" if usual != "" else "must be left out"
+                raise InputError(f"{where}: source {self.source} makes nothing of {name}: {name} {must}, got {one_line(value)}")
         if self.in_channels is not None and self.in_channels != self.channels:
             raise InputError(f"{where}: in_channels must be {self.channels} with source {self.source}, got {self.in_channels}")
         if self.lanes > 1 and self.limit:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spyolo.errors import InputError
-from spyolo.files import one_line, replace_file
+from spyolo.files import is_there, one_line, replace_file
 
 
 def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], keep: Path | None = None) -> None:
@@ -36,7 +36,7 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         InputError: no such file, or not a whole safetensors file.
     """
     path = Path(path)
-    if not path.is_file():
+    if not is_there(path):
         raise InputError(f"{path}: no such weights file")
     try:
         with safe_open(path, framework="pt") as f:

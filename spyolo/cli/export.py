@@ -7,18 +7,19 @@ network as NIR.
     tools/export.py --format nir --weights runs/sequence/best.safetensors --out exported
 
 Form `unrolled` shows a still picture for T steps, from rest. Form `step` does one step and takes the neurons' state in and out: for films.
---verify runs the file with onnxruntime and holds it to torch, layer by layer, on random pictures and, with --data, on real ones.
+--verify runs each file written with onnxruntime and holds it to torch, layer by layer and in its boxes, on random pictures and, with
+--data, on real ones. 8-bit weights move spikes and boxes: of an --int8 file layers are compared as fp32, and the share of equal
+boxes is only told.
 """
 
 from __future__ import annotations
 
 import argparse
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spyolo.cli.options import Parser
+from spyolo.cli.options import Parser, refuse_unread
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
     from spyolo.checkpoint import WeightsInfo
     from spyolo.detection import SpikingYOLO
+    from spyolo.export import Reading
+
+NOT_NIR = (
+    "form", "timesteps", "size", "int8", "all_classes", "confidence", "nms_iou", "max_detections", "verify", "data", "split", "pictures",
+)  # fmt: skip
+MOST = 1_000_000  # boxes, pictures
 
 
 def parser() -> argparse.ArgumentParser:
@@ -41,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--confidence", type=float, default=0.3, help="floor on scores; can be changed when run [%(default)s]")
     p.add_argument("--nms-iou", type=float, default=0.5, help="overlap above which a box is dropped; can be changed when run [%(default)s]")
     p.add_argument("--max-detections", type=int, default=100, help="boxes a picture [%(default)s]")
-    p.add_argument("--verify", action="store_true", help="hold the file to torch, layer by layer (needs onnxruntime)")
+    p.add_argument("--verify", action="store_true", help="hold the files to torch, layer by layer and in their boxes (needs onnxruntime)")
     p.add_argument("--data", metavar="DIR", help="of --verify: folder that holds VOCdevkit, for real pictures")
     p.add_argument("--split", default="2007:val", help="of --verify --data [%(default)s]")
     p.add_argument("--pictures", type=int, default=4, help="of --verify: how many of each kind [%(default)s]")
@@ -50,19 +57,32 @@ def parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> list[str]:
     """The forms asked for. Raises InputError."""
+    from spyolo.checkpoint import SIZES, STEPS, check_whole
     from spyolo.export.detector import FORMS
 
-    forms = [form.strip() for form in args.form.split(",") if form.strip()]
+    check_read(args)
+    forms = list(dict.fromkeys(form.strip() for form in args.form.split(",") if form.strip()))
     unknown = sorted(set(forms) - set(FORMS))
     if unknown or not forms:
         raise InputError(f"--form {args.form!r}: not known; choose of {', '.join(FORMS)}")
-    for name, low in (("timesteps", 1), ("max_detections", 1), ("pictures", 1)):
-        if getattr(args, name) is not None and getattr(args, name) < low:
-            raise InputError(f"--{name.replace('_', '-')} must be at least {low}, got {getattr(args, name)}")
+    for name, bounds in (("size", SIZES), ("timesteps", STEPS), ("max_detections", (1, MOST)), ("pictures", (1, MOST))):
+        if getattr(args, name) is not None:
+            check_whole(f"--{name.replace('_', '-')}", getattr(args, name), *bounds)
     for name in ("confidence", "nms_iou"):
         if not 0 <= getattr(args, name) <= 1:
             raise InputError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(args, name)}")
     return forms
+
+
+def check_read(args: argparse.Namespace) -> None:
+    """Raises InputError for options that this format, or an export that is not verified, does not read."""
+    default_of = parser().get_default
+    if args.format == "nir":
+        refuse_unread(args, NOT_NIR, default_of, "for --format onnx; a NIR file has no boxes and no number of steps, and is not verified")
+    if not args.verify:
+        refuse_unread(args, ("data", "split", "pictures"), default_of, "of --verify; add it")
+    if not args.data:
+        refuse_unread(args, ("split",), default_of, "of --data; add it")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -73,18 +93,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     from spyolo import runner
     from spyolo.checkpoint import check_pictures, load_detector
     from spyolo.export import Reading, export_onnx
+    from spyolo.files import write_whole
 
     detector, info = load_detector(args.weights)
     if args.verify and args.data:
         check_pictures(detector.spec, args.weights, "--verify --data shows VOC's pictures; without --data it shows random input")
     reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=not args.all_classes)
-    for form in forms:
-        path = Path(args.out) / f"{form}.onnx"
+    out = Path(args.out)
+    paths = [out / f"{form}.onnx" for form in forms]
+    for form, path in zip(forms, paths):
         export_onnx(detector, info, path, form=form, timesteps=args.timesteps, size=args.size, reading=reading, int8=args.int8)
         print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
-    shutil.copyfile(runner.__file__, Path(args.out) / "runner.py")
-    print(f"wrote {Path(args.out) / 'runner.py'}: python {Path(args.out) / 'runner.py'} {Path(args.out) / forms[0]}.onnx PICTURE ...")
-    return verify(detector, info, args) if args.verify else 0
+    write_whole(out / "runner.py", Path(runner.__file__).read_bytes())
+    print(f"wrote {out / 'runner.py'}: python {out / 'runner.py'} {paths[0]} PICTURE ...")
+    return verify(detector, info, args, paths, reading) if args.verify else 0
 
 
 def write_graph(args: argparse.Namespace) -> int:
@@ -100,26 +122,35 @@ def write_graph(args: argparse.Namespace) -> int:
     return 0
 
 
-def verify(detector: SpikingYOLO, info: WeightsInfo, args: argparse.Namespace) -> int:
-    """Print the comparison; 1 where a layer differs by more than rounding."""
+def verify(detector: SpikingYOLO, info: WeightsInfo, args: argparse.Namespace, paths: Sequence[Path], reading: Reading) -> int:
+    """Print the comparison; 1 where a layer, or the decoding of its logits, differs by more than rounding."""
     from spyolo.export import verify as v
+    from spyolo.export.written import check_file, format_file
 
     size = args.size or info.size
-    batches = {"random pictures": v.random_pictures(args.pictures, detector.spec.in_channels, size)}
+    sources = {"random pictures": lambda: v.random_pictures(args.pictures, detector.spec.in_channels, size)}
     if args.data:
-        batches[f"pictures of {args.split}"] = real_pictures(args, info, size)
+        sources[f"pictures of {args.split}"] = real_pictures(args, info, size)
     equal = True
-    for name, pictures in batches.items():
-        checks = v.layer_by_layer(detector, info, pictures, size=size, timesteps=args.timesteps)
-        equal = equal and all(c.equal for c in checks.values())
-        print(f"\n{args.pictures} {name}, fp32 weights, each layer on the same input spikes as torch's:\n{v.format_layers(checks)}")
-    print(f"\nonnxruntime {'equals' if equal else 'DIFFERS from'} torch (tolerance {v.TOLERANCE:g})")
+    for name, pictures in sources.items():
+        files = {path: check_file(path, detector, info, pictures(), timesteps=args.timesteps, reading=reading) for path in paths}
+        tables = {str(path): check.layers for path, check in files.items()}
+        if args.int8:
+            tables = {"the graph with fp32 weights": v.layer_by_layer(detector, info, pictures(), size=size, timesteps=args.timesteps)}
+        print(f"\n{files[paths[0]].pictures} {name}, each layer on the same input spikes as torch's")
+        for of, layers in tables.items():
+            print(f"{of}:\n{v.format_layers(layers)}")
+        print("\n".join(format_file(path, check) for path, check in files.items()))
+        equal = equal and all(c.equal for t in tables.values() for c in t.values()) and all(f.boxes_equal for f in files.values())
+    but = " but for its 8-bit weights" if args.int8 else ""
+    print(f"\nonnxruntime {'equals' if equal else 'DIFFERS from'} torch{but} (tolerance {v.TOLERANCE:g})")
     return 0 if equal else 1
 
 
-def real_pictures(args: argparse.Namespace, info: WeightsInfo, size: int) -> Iterator[Tensor]:
+def real_pictures(args: argparse.Namespace, info: WeightsInfo, size: int) -> Callable[[], Iterator[Tensor]]:
+    """The first of the split, as often as they are asked for."""
     from spyolo.data import DetectionDataset, VOCSet
 
     voc = VOCSet(args.data, args.split, info.classes)
     dataset = DetectionDataset(voc.subset(range(min(args.pictures, len(voc)))), size, "eval")
-    return (dataset[i].image[None] for i in range(len(dataset)))
+    return lambda: (dataset[i].image[None] for i in range(len(dataset)))

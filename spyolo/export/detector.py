@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spyolo.checkpoint import WeightsInfo
+from spyolo.checkpoint import SIZES, STEPS, WeightsInfo, check_whole
 from spyolo.detection import DetectorState, SpikingYOLO
 from spyolo.detection.head import Head
 from spyolo.errors import InputError
@@ -25,6 +25,7 @@ from spyolo.neurons import LTCUnit, norms
 
 FORMS = ("step", "unrolled")
 FORMAT = "spyolo-onnx-1"
+LOGITS = "read/"  # and the number of the scale: what boxes are decoded from
 
 
 def export_onnx(
@@ -46,20 +47,22 @@ def export_onnx(
         form: `step`: one time step; state tensors `state/...` go in and `next/...` come out (zeros are neurons at rest).
             `unrolled`: T steps of a still picture, from rest.
         timesteps: T of `unrolled`; None: as trained.
-        size: input side; None: as trained.
+        size: input side, a multiple of 32; None: as trained.
         reading: how boxes are read; None: as `Predictor` does.
         int8: weights of convolutions as 8-bit integers with one scale a channel (a quarter of the file).
         probes: also put out every cell's spikes and the logits, step by step: for comparing.
         forced: with `step`: spikes `forced/...` go in and stand in for each cell's own behind it: for comparing layer by layer.
 
     Raises:
-        InputError: onnx is not installed, the detector was never trained, or the file cannot be written.
+        InputError: onnx is not installed, the detector was never trained, a form, size or number of steps that there is not, or the file
+            cannot be written.
     """
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
-    size, timesteps, reading = size or info.size, timesteps or info.timesteps, reading or Reading()
-    if size < 32 or size % 32:
-        raise InputError(f"size must be a multiple of 32, got {size}")
+    size, timesteps = info.size if size is None else size, info.timesteps if timesteps is None else timesteps
+    reading = reading or Reading()
+    check_whole("size", size, *SIZES)
+    check_whole("timesteps", timesteps, *STEPS)
     refuse_untrained(detector)
     drawing = _Drawing(detector, size, reading, probes=probes, forced=forced)
     if form == "step":
@@ -175,6 +178,7 @@ class _Drawing:
 
     def boxes(self, logits: list[Wire]) -> None:
         classes = self.detector.spec.num_classes
+        logits = [self.writer.label(f"{LOGITS}{i}", wire) for i, wire in enumerate(logits)]
         boxes, scores = decode(logits, self.detector.anchors, self.detector.strides, self.size, classes)
         found = suppress(self.writer, boxes, scores, self.size, classes, self.reading)
         shapes: dict[str, tuple[Any, list[int | str]]] = {

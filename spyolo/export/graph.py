@@ -76,6 +76,11 @@ class Writer:
         self.nodes.append(self.onnx.helper.make_node("Identity", [str(wire)], [name], name=f"output {name}"))
         self.outputs.append(self._value_info(name, dtype, shape))
 
+    def label(self, name: str, wire: Wire) -> Wire:
+        """The same value under a name by which it can be found again in the file."""
+        self.nodes.append(self.onnx.helper.make_node("Identity", [str(wire)], [name], name=name))
+        return Wire(self, name)
+
     def _value_info(self, name: str, dtype: Any, shape: Sequence[int | str]) -> Any:
         kind = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
         return self.onnx.helper.make_tensor_value_info(name, kind, list(shape))

@@ -1,11 +1,13 @@
 """Is the ONNX file the detector? Compared layer by layer on the same input spikes, and end to end.
 
 A threshold turns one rounding difference into a whole spike, and a spike into others behind it. So each layer is given the spikes that
-torch's layers before it sent, and must come to the same membranes; end to end, shares of equal spikes and boxes are counted.
+torch's layers before it sent, and must come to the same membranes; end to end, shares of equal spikes and boxes are counted. (The layers
+are those of a file with probes, made for the comparison; `written` holds the files that are handed out to torch.)
 """
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -40,8 +42,8 @@ class LayerCheck:
         return self.membrane <= TOLERANCE and self.margin <= TOLERANCE
 
 
-def open_session(path: Path) -> Any:
-    """An onnxruntime session on the CPU.
+def open_session(model: Path | bytes) -> Any:
+    """An onnxruntime session on the CPU, of a file or of what would be in it.
 
     Raises:
         InputError: onnxruntime is not installed.
@@ -52,7 +54,7 @@ def open_session(path: Path) -> Any:
         raise InputError('verification needs the package onnxruntime: pip install "spyolo[export]"') from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])
 
 
 def run_session(session: Any, feeds: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -67,6 +69,9 @@ def layer_by_layer(
 
     Args:
         batches: pictures, uint8 [B, C, size, size].
+
+    Raises:
+        InputError: no picture at all, or what `export_onnx` and `open_session` say.
     """
     size, timesteps = size or info.size, (timesteps or info.timesteps) if detector.spiking else 1
     checks: dict[str, LayerCheck] = {}
@@ -81,6 +86,8 @@ def layer_by_layer(
                 out = run_session(session, {"images": images.numpy()} | state | forced)
                 compare_step(detector, after, predictions, out, checks)
                 before = {name: value.float().numpy() for name, value in tensors_of(after).items()}
+    if not checks:
+        raise InputError("there is no picture to show, so nothing can be compared")
     return checks
 
 
@@ -102,14 +109,18 @@ def compare_step(
         check, other = checks.setdefault(name, LayerCheck()), out[f"next/{name}"]
         flipped = (cell.s > 0.5) != (out[f"spikes/{name}"] > 0.5)
         silent = torch.where(cell.s > 0.5, other, cell.u)[flipped]
-        check.membrane = max(check.membrane, float((cell.u - other)[~flipped].abs().max()))
-        if flipped.any():
-            check.margin = max(check.margin, float((silent - units[name].threshold).abs().max()))
+        check.membrane = largest(check.membrane, (cell.u - other)[~flipped])
+        check.margin = largest(check.margin, silent - units[name].threshold)
         check.flipped, check.neurons = check.flipped + int(flipped.sum()), check.neurons + flipped.numel()
     for i, prediction in enumerate(predictions):
         check = checks.setdefault(f"heads.{i}", LayerCheck())
-        check.membrane = max(check.membrane, float((prediction - out[f"logits/{i}"]).abs().max()))
+        check.membrane = largest(check.membrane, prediction - out[f"logits/{i}"])
         check.neurons += prediction.numel()
+
+
+def largest(before: float, difference: Tensor) -> float:
+    """The largest difference so far; what is no number differs from everything."""
+    return max(before, float(difference.abs().nan_to_num(nan=math.inf, posinf=math.inf).max())) if difference.numel() else before
 
 
 @torch.inference_mode()
@@ -131,13 +142,18 @@ def equal_boxes(one: Detections, other: Detections, iou: float = 0.95) -> int:
         return 0
     overlap = box_iou(one.boxes, other.boxes)
     overlap[one.labels[:, None] != other.labels] = 0
-    pairs = 0
-    for row in range(len(one)):  # best score first, as detections come
-        best = int(overlap[row].argmax())
-        if overlap[row, best] >= iou:
-            pairs += 1
-            overlap[:, best] = 0
-    return pairs
+    return pairs(overlap, iou)
+
+
+def pairs(likeness: Tensor, least: float) -> int:
+    """How many rows [N, M] find a column of their own, at least so alike. Changes `likeness`."""
+    count = 0
+    for row in likeness:  # best score first, as detections come
+        best = int(row.argmax())
+        if row[best] >= least:
+            count += 1
+            likeness[:, best] = 0
+    return count
 
 
 def random_pictures(count: int, channels: int, size: int, seed: int = 0) -> Iterator[Tensor]:

@@ -22,7 +22,8 @@ pytest.importorskip("onnxruntime")
 
 from spyolo.export import Reading, export_onnx  # noqa: E402
 from spyolo.export.int8 import quantise  # noqa: E402
-from spyolo.export.verify import equal_boxes, equal_spikes, layer_by_layer, open_session, random_pictures, run_session  # noqa: E402
+from spyolo.export.verify import equal_boxes, equal_spikes, largest, layer_by_layer, open_session, random_pictures, run_session  # noqa: E402
+from spyolo.export.written import check_file, same_boxes  # noqa: E402
 
 KINDS = [
     ("spyv4_lite", {}),
@@ -48,6 +49,50 @@ def test_the_comparison_sees_a_wrong_weight(live, soft_pictures: Tensor, monkeyp
     monkeypatch.setattr(cells, "folded", lambda conv, norm: (right(conv, norm)[0] * 1.01, right(conv, norm)[1]))
     checks = layer_by_layer(*live(), [soft_pictures], timesteps=1)
     assert not any(check.equal for check in checks.values())
+
+
+def test_what_is_no_number_differs():
+    assert largest(0.0, torch.tensor([1.0, float("nan")])) == float("inf")
+    assert largest(2.0, torch.tensor([-3.0])) == 3.0 and largest(2.0, torch.tensor([])) == 2.0
+
+
+@pytest.mark.parametrize("form", ["step", "unrolled"])
+@pytest.mark.parametrize(("name", "options"), KINDS, ids=lambda v: str(v))
+def test_a_file_as_written_equals_torch(live, soft_pictures: Tensor, tmp_path: Path, name: str, options: dict, form: str):
+    detector, info = live(name, **options)
+    reading = Reading(nms_iou=0.4, max_detections=50, one_class_per_box=False)
+    path = export_onnx(detector, info, tmp_path / "d.onnx", form=form, reading=reading)
+    check = check_file(path, detector, info, [soft_pictures], reading=reading)
+    assert check.layers_equal and check.boxes_equal, check
+    assert check.pictures == 3 and len(check.layers) == len(layer_by_layer(detector, info, [soft_pictures], timesteps=1))
+    assert check.decoded[1] > 50 and check.found[0] > 0.9 * check.found[1]
+
+
+@pytest.mark.parametrize("form", ["step", "unrolled"])
+def test_a_wrong_file_is_seen(live, soft_pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str):
+    from spyolo.export import boxes
+    from spyolo.export import detector as drawing
+
+    def check(**written: object) -> tuple[bool, bool]:
+        seen = check_file(export_onnx(*live(), tmp_path / "d.onnx", form=form, **written), *live(), [soft_pictures])
+        return seen.layers_equal, seen.boxes_equal
+
+    assert check(int8=True) == (False, True)
+    assert check(reading=Reading(nms_iou=0.05)) == (True, False)
+    right = boxes.corners, drawing._Drawing.leak
+    monkeypatch.setattr(boxes, "corners", lambda writer, centre, sides, *rest: right[0](writer, centre, centre, *rest))
+    assert check() == (True, False)
+    monkeypatch.setattr(boxes, "corners", right[0])
+    monkeypatch.setattr(drawing._Drawing, "leak", lambda self, i, head: None)  # a running mean in place of the leak
+    assert check() == (False, True)
+
+
+def test_files_of_other_steps_and_no_pictures_are_refused(exported: dict[str, Path], live, soft_pictures: Tensor):
+    with pytest.raises(InputError, match="not 5 steps of them"):
+        check_file(exported["unrolled"], *live(), [soft_pictures], timesteps=5)
+    for compare in (lambda: check_file(exported["step"], *live(), []), lambda: layer_by_layer(*live(), [])):
+        with pytest.raises(InputError, match="no picture to show"):
+            compare()
 
 
 @pytest.mark.parametrize("name", ["spyv4_lite", "yolov4_tiny"])
@@ -133,6 +178,9 @@ def test_equal_boxes_pair_one_to_one():
     other = boxes((0, 0, 100, 99, 0), (0, 0, 50, 50, 2))
     assert equal_boxes(one, one) == 3
     assert equal_boxes(one, other) == 1
+    assert same_boxes(one, one) == 3
+    assert same_boxes(one, other) == 0
+    assert same_boxes(one, Detections.empty()) == 0
     assert equal_boxes(one, Detections.empty()) == 0
 
 
@@ -143,7 +191,17 @@ def test_untrained_is_refused(tmp_path: Path, live):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("given", "message"), [({"size": 100}, "multiple of 32"), ({"form": "loop"}, "step, unrolled")])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"size": 100}, "size: a multiple of 32"),
+        ({"size": 0}, "size: a multiple of 32 up to 4096"),
+        ({"size": 100000000032}, "size: a multiple of 32 up to 4096"),
+        ({"timesteps": -1}, "timesteps: a whole number from 1 to 1024"),
+        ({"timesteps": 0}, "timesteps: a whole number from 1 to 1024"),
+        ({"form": "loop"}, "step, unrolled"),
+    ],
+)
 def test_bad_options_are_told(live, tmp_path: Path, given: dict, message: str):
     with pytest.raises(InputError, match=message):
         export_onnx(*live(), tmp_path / "d.onnx", **given)
@@ -170,10 +228,35 @@ def test_command_line_exports_verifies_and_its_runner_runs(weights_file: Path, s
     given = ["--weights", str(weights_file), "--out", str(tmp_path), "--int8", "--verify", "--data", str(sample_root), "--pictures", "2"]
     assert run_command("export", given) == 0
     told = capsys.readouterr().out
-    assert told.count("heads.1") == 2 and "onnxruntime equals torch" in told
+    assert told.count("heads.1") == 2 and "onnxruntime equals torch but for its 8-bit weights" in told
+    assert told.count("step.onnx, boxes over 0.001: ") == told.count("unrolled.onnx, boxes over 0.001: ") == 2
     picture = next((sample_root / "VOCdevkit/VOC2007/JPEGImages").glob("*.jpg"))
     done = subprocess.run([sys.executable, "runner.py", "unrolled.onnx", str(picture)], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0 and '"found": [{' in done.stdout, done.stderr
+
+
+def test_verify_counts_the_pictures_that_it_showed_and_fails_on_a_wrong_file(
+    weights_file: Path, sample_root: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    from spyolo.export import boxes
+
+    split = len((sample_root / "VOCdevkit/VOC2007/ImageSets/Main/val.txt").read_text().split())
+    given = ["--weights", str(weights_file), "--out", str(tmp_path), "--form", "unrolled", "--verify"]
+    assert run_command("export", [*given, "--data", str(sample_root), "--pictures", str(split + 1)]) == 0
+    told = capsys.readouterr().out
+    assert f"\n{split + 1} random pictures" in told and f"\n{split} pictures of 2007:val" in told
+    right = boxes.decode
+    monkeypatch.setattr("spyolo.export.detector.decode", lambda logits, *rest: right([logits[0], logits[1] + logits[1]], *rest))
+    assert run_command("export", given) == 1
+    assert "onnxruntime DIFFERS from torch" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["runner.py", "step.onnx"])
+def test_a_folder_in_the_place_of_a_file_is_told(weights_file: Path, tmp_path: Path, capsys, name: str):
+    (tmp_path / name).mkdir()
+    assert run_command("export", ["--weights", str(weights_file), "--out", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert f"{name} cannot be written" in told and len(told.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
@@ -181,7 +264,13 @@ def test_command_line_exports_verifies_and_its_runner_runs(weights_file: Path, s
     [
         (["--weights", "no_such_name"], "no published weights of that name"),
         (["--weights", "W", "--form", "loop"], "choose of step, unrolled"),
-        (["--weights", "W", "--timesteps", "0"], "--timesteps must be at least 1"),
+        (["--weights", "W", "--timesteps", "0"], "--timesteps: a whole number from 1 to 1024"),
+        (["--weights", "W", "--size", "100000000032"], "--size: a multiple of 32 up to 4096"),
+        (["--weights", "W", "--max-detections", str(10**30)], "--max-detections: a whole number from 1 to"),
+        (["--weights", "W", "--format", "nir", "--verify", "--int8"], "--int8, --verify: for --format onnx"),
+        (["--weights", "W", "--format", "nir", "--form", "step", "--timesteps", "2", "--data", "."], "--form, --timesteps, --data: for"),
+        (["--weights", "W", "--data", ".", "--pictures", "2"], "--data, --pictures: of --verify"),
+        (["--weights", "W", "--verify", "--split", "2007:train"], "--split: of --data"),
         (["--weights", "W", "--nms-iou", "2"], "between 0 and 1"),
         (["--weights", "W", "--format", "nir"], "NIR has no"),
     ],

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FILL = 114  # grey beside the picture, as in training
+MAX_PIXELS, MIN_SIDE = 100_000_000, 2  # of a picture file
+MOST_STEPS = 1024
 State = dict[str, np.ndarray]
 
 
@@ -61,13 +64,18 @@ class Runner:
         providers: of onnxruntime, such as ["CUDAExecutionProvider"].
 
     Raises:
-        BadInput: no such file, or not one of ours.
+        BadInput: no such file, or not one of ours; a number that is out of range.
     """
 
     def __init__(
         self, path: str | Path, *, confidence: float | None = None, nms_iou: float | None = None, timesteps: int | None = None,
         threads: int = 0, providers: Sequence[str] = ("CPUExecutionProvider",),
     ) -> None:  # fmt: skip
+        for name, value in (("confidence", confidence), ("nms_iou", nms_iou)):
+            if value is not None and not 0 <= value <= 1:
+                raise BadInput(f"{name} must be between 0 and 1, got {value}")
+        if timesteps is not None:
+            check_steps("timesteps", timesteps)
         self.session = open_session(path, threads, providers)
         told = self.session.get_modelmeta().custom_metadata_map
         if told.get("format") != "spyolo-onnx-1":
@@ -75,8 +83,6 @@ class Runner:
         self.form, self.size = told["form"], int(told["size"])
         self.classes: tuple[str, ...] = tuple(json.loads(told["classes"]))
         self.timesteps = int(told["timesteps"]) if timesteps is None else timesteps
-        if self.timesteps < 1:
-            raise BadInput(f"timesteps must be at least 1, got {self.timesteps}")
         if self.form == "unrolled" and self.timesteps != int(told["timesteps"]):
             raise BadInput(f"{path}: was exported for {told['timesteps']} steps; for others export it with --form step")
         self.options = {
@@ -86,7 +92,11 @@ class Runner:
         self.states = {i.name: i.shape for i in self.session.get_inputs() if i.name.startswith("state/")}
 
     def predict(self, picture: np.ndarray | str | Path) -> Found:
-        """Boxes on a still picture (uint8 RGB [H, W, 3], or a file), from rest."""
+        """Boxes on a still picture (uint8 RGB [H, W, 3], or a file), from rest.
+
+        Raises:
+            BadInput: a file that cannot be read as a picture, or an array of another shape or type.
+        """
         picture = picture if isinstance(picture, np.ndarray) else read_picture(picture)
         canvas, place = letterbox(picture, self.size)
         state = self.rest() if self.form == "step" else None
@@ -98,8 +108,9 @@ class Runner:
         """Show a frame for `steps` steps: its boxes, and the state to hand in with the next one.
 
         Raises:
-            BadInput: the file is not of form `step`.
+            BadInput: the file is not of form `step`, a number of steps that there is not, or an array of another shape or type.
         """
+        check_steps("steps", steps)
         if self.form != "step":
             raise BadInput("a stream carries the state from frame to frame: export with --form step for that")
         canvas, place = letterbox(frame, self.size)
@@ -109,7 +120,7 @@ class Runner:
         return self.read(out, place, frame.shape), state
 
     def stream(self, frames: Iterable[np.ndarray], steps: int = 1) -> Iterator[Found]:
-        """Boxes of each frame, from neurons at rest before the first."""
+        """Boxes of each frame, from neurons at rest before the first. Raises BadInput as `step` does."""
         state = None
         for frame in frames:
             found, state = self.step(frame, state, steps)
@@ -135,6 +146,11 @@ class Runner:
         return Found(boxes[there], out["scores"][mine][there], out["labels"][mine][there])
 
 
+def check_steps(name: str, steps: int) -> None:
+    if not 1 <= steps <= MOST_STEPS:
+        raise BadInput(f"{name} must be a whole number from 1 to {MOST_STEPS}, got {steps}")
+
+
 def open_session(path: str | Path, threads: int, providers: Sequence[str]) -> Any:
     import onnxruntime
 
@@ -150,16 +166,41 @@ def open_session(path: str | Path, threads: int, providers: Sequence[str]) -> An
 
 
 def read_picture(path: str | Path) -> np.ndarray:
-    """A picture file as RGB uint8 [H, W, 3], turned as its EXIF data says."""
+    """A picture file of any kind that Pillow knows as RGB uint8 [H, W, 3], by the rules of training: turned as its EXIF data says,
+    transparency on white, deeper greys scaled to 8 bits.
+
+    Raises:
+        BadInput: missing, no picture, cut off, too large or too small; Pillow is not installed.
+    """
     try:
         from PIL import Image, ImageOps
     except ImportError as error:
         raise BadInput("reading picture files needs Pillow: pip install pillow") from error
     try:
-        with Image.open(path) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow warns of large sizes and odd metadata; size is checked here
+            with Image.open(path) as picture:
+                width, height = picture.size
+                if width * height > MAX_PIXELS or min(width, height) < MIN_SIDE:
+                    raise ValueError(f"{width} x {height}: from {MIN_SIDE} pixels a side to {MAX_PIXELS:,} in all are taken")
+                picture.load()
+                return np.asarray(to_rgb(ImageOps.exif_transpose(picture)))
+    except Exception as error:  # a broken file makes Pillow raise nearly anything
         raise BadInput(f"{path}: not a picture that can be read ({error})") from error
+
+
+def to_rgb(picture: Any) -> Any:
+    """As spyolo reads pictures; a test holds the two together."""
+    from PIL import Image
+
+    if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit and float greys: Pillow would clip them at 255
+        grey = np.asarray(picture, dtype=np.float32)
+        top = 65535.0 if picture.mode.startswith("I;16") else next((t for t in (1.0, 255.0, 65535.0) if grey.max() <= t), float(grey.max()))
+        return Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
+    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
+        picture = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
+    return picture.convert("RGB")
 
 
 def letterbox(picture: np.ndarray, size: int) -> tuple[np.ndarray, Place]:
@@ -213,9 +254,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("model", help="file written by `spyolo export`")
     p.add_argument("pictures", nargs="+", help="picture files")
-    p.add_argument("--stream", action="store_true", help="the pictures are frames in order: one step each, the state carried on")
+    p.add_argument("--stream", action="store_true", help="the pictures are frames in order, the state carried on")
     p.add_argument("--confidence", type=float, help="floor on scores [as exported]")
-    p.add_argument("--timesteps", type=int, help="steps a picture is shown, of form step [as exported]")
+    p.add_argument("--timesteps", type=int, help="of form step: steps a picture is shown [as exported], or with --stream a frame [1]")
     args = p.parse_args(argv)
     status, state = 0, None
     try:
@@ -228,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 status = 2
                 continue
             if args.stream:
-                found, state = runner.step(picture, state)
+                found, state = runner.step(picture, state, args.timesteps or 1)
             else:
                 found = runner.predict(picture)
             seen = [

@@ -53,8 +53,21 @@ def live(soft_pictures: Tensor) -> Live:
 @pytest.fixture(scope="session")
 def exported(live: Live, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The default detector in both forms; every class over a floor of 0.05."""
-    from spyolo.export import Reading, export_onnx
+    from spyolo.export import Reading
 
+    return in_both_forms(live, tmp_path_factory.mktemp("exported"), Reading(confidence=0.05, one_class_per_box=False))
+
+
+@pytest.fixture(scope="session")
+def exported_best(live: Live, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same, of each box the best class over 0.3: what `Predictor` gives."""
+    from spyolo.export import Reading
+
+    return in_both_forms(live, tmp_path_factory.mktemp("best"), Reading())
+
+
+def in_both_forms(live: Live, folder: Path, reading: Any) -> dict[str, Path]:
     pytest.importorskip("onnx")
-    folder, reading = tmp_path_factory.mktemp("exported"), Reading(confidence=0.05, one_class_per_box=False)
+    from spyolo.export import export_onnx
+
     return {form: export_onnx(*live(), folder / f"{form}.onnx", form=form, reading=reading) for form in ("step", "unrolled")}

@@ -11,12 +11,13 @@ checksums of weights/manifest.json.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any as _Any  # torch.hub lists every callable whose name has no underscore before it
 
-dependencies = ["torch", "torchvision", "numpy", "PIL", "cv2", "safetensors", "yaml", "albumentations"]
+# what is imported when an entry point loads; cv2 by `predictor`
+dependencies = ["torch", "torchvision", "numpy", "PIL", "cv2", "safetensors", "yaml", "defusedxml", "tqdm"]
 
 
-def _detector(name: str, pretrained: Any, num_classes: int | None, options: dict[str, Any]) -> Any:
+def _detector(name: str, pretrained: _Any, num_classes: int | None, options: dict[str, _Any]) -> _Any:
     import spyolo
     from spyolo.errors import InputError
     from spyolo.features import published
@@ -33,7 +34,7 @@ def _detector(name: str, pretrained: Any, num_classes: int | None, options: dict
     return detector
 
 
-def spyv4_lite(pretrained: Any = None, num_classes: int | None = None, **options: Any) -> Any:
+def spyv4_lite(pretrained: _Any = None, num_classes: int | None = None, **options: _Any) -> _Any:
     """Our default detector. `pretrained`: a name of the manifest, a path, or True (the published ones), with the classes the file says.
 
     Else untrained, of `num_classes` (20) and `build_detector`'s options.
@@ -41,24 +42,24 @@ def spyv4_lite(pretrained: Any = None, num_classes: int | None = None, **options
     return _detector("spyv4_lite", pretrained, num_classes, options)
 
 
-def spyv4(pretrained: Any = None, num_classes: int | None = None, **options: Any) -> Any:
+def spyv4(pretrained: _Any = None, num_classes: int | None = None, **options: _Any) -> _Any:
     """The paper's detector; arguments as for `spyv4_lite`."""
     return _detector("spyv4", pretrained, num_classes, options)
 
 
-def yolov4_tiny(pretrained: Any = None, num_classes: int | None = None, **options: Any) -> Any:
+def yolov4_tiny(pretrained: _Any = None, num_classes: int | None = None, **options: _Any) -> _Any:
     """The ANN twin; arguments as for `spyv4_lite`."""
     return _detector("yolov4_tiny", pretrained, num_classes, options)
 
 
-def backbone(name: str = "spyv4_lite", *args: Any, **options: Any) -> Any:
+def backbone(name: str = "spyv4_lite", *args: _Any, **options: _Any) -> _Any:
     """A backbone for other detectors and classifiers; arguments of `spyolo.backbone`."""
     import spyolo
 
     return spyolo.backbone(name, *args, **options)
 
 
-def predictor(weights: str, **options: Any) -> Any:
+def predictor(weights: str, **options: _Any) -> _Any:
     """Boxes on pictures and streams, from weights by name or path; options of `spyolo.Predictor`."""
     import spyolo
 

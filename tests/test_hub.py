@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import runpy
+import subprocess
+import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +28,25 @@ def load(name: str, *args: Any, **options: Any) -> Any:
 
 def test_entries_are_listed_with_help():
     conf = runpy.run_path(f"{ROOT}/hubconf.py")
-    entries = {name for name, value in conf.items() if callable(value) and name[0] != "_" and value.__module__ != "typing"}
+    entries = {name for name, value in conf.items() if callable(value) and not name.startswith("_")}  # the rule of torch.hub.list
     assert entries == {"spyv4", "spyv4_lite", "yolov4_tiny", "backbone", "predictor"}
     assert all(conf[name].__doc__ for name in entries)
     assert all(importlib.util.find_spec(name) for name in conf["dependencies"])
+
+
+def test_dependencies_are_the_required_packages_that_loading_imports(weights_file: Path):
+    project = tomllib.loads(Path(ROOT, "pyproject.toml").read_text())["project"]
+    required = {re.split(r"[\[<>=!~; ]", line)[0] for line in project["dependencies"]}
+    imported_as = {"pillow": "PIL", "opencv-python-headless": "cv2", "pyyaml": "yaml"}
+    names = {imported_as.get(name, name.replace("-", "_")) for name in required}
+    load_all = f"""
+import sys, hubconf
+hubconf.spyv4_lite({str(weights_file)!r}), hubconf.yolov4_tiny(width=0.1)
+hubconf.backbone(width=0.1), hubconf.predictor({str(weights_file)!r})
+print({names!r} & set(sys.modules) ^ set(hubconf.dependencies))
+"""
+    done = subprocess.run([sys.executable, "-c", load_all], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stdout + done.stderr
 
 
 def test_detectors_backbone_and_predictor(weights_file: Path):

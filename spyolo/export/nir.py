@@ -13,6 +13,7 @@ Everything else is refused by name rather than approximated.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from spyolo.detection import SpikingYOLO
 from spyolo.errors import InputError
-from spyolo.files import replace_file
+from spyolo.files import replace_file, shortened
 from spyolo.neurons import Cell, LIFUnit, LTCUnit, StaticGate
 from spyolo.neurons.readout import Readout
 from spyolo.neurons.stack import Stack
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     import nir
 
 DT = 1e-3  # seconds a step, where nothing else is said
+ROUNDING = 1e-6  # by which tau may be shorter than a step: files keep fp32 too
 
 
 def import_nir() -> Any:
@@ -175,7 +177,7 @@ def read_nir(path: str | Path) -> Stack:
     """A `Stack` from a file that `write_nir` wrote.
 
     Raises:
-        InputError: no such file, not NIR, or a graph of another make.
+        InputError: no such file, not NIR, or a graph of another make or with numbers that Euler steps of its `dt` do not follow.
     """
     library = import_nir()
     if not Path(path).is_file():
@@ -191,7 +193,7 @@ def from_nir(graph: nir.NIRGraph) -> Stack:
     """The `Stack` that `to_nir` made the graph of.
 
     Raises:
-        InputError: a graph that is no chain of the patterns `to_nir` writes.
+        InputError: a graph that is no chain of the patterns `to_nir` writes, or a node whose tau is no number of at least one step.
     """
     return _Reading(graph, import_nir()).stack()
 
@@ -201,7 +203,7 @@ class _Reading:
 
     def __init__(self, graph: Any, library: Any) -> None:
         self.graph, self.nir = graph, library
-        self.dt = float(np.asarray(graph.metadata.get("dt", DT)))
+        self.dt = step_of(graph.metadata.get("dt", DT))
         self.after: dict[str, list[str]] = {}
         for source, target in graph.edges:
             self.after.setdefault(source, []).append(target)
@@ -214,7 +216,7 @@ class _Reading:
             neuron = self.next(synapse, self.nir.LIF, self.nir.LI, self.nir.Output)
             kind, leads_on = self.graph.nodes[neuron], self.after.get(neuron, [])
             if isinstance(kind, self.nir.Output) or (isinstance(kind, self.nir.LI) and self.is_last(leads_on)):
-                return Stack(cells, self.readout(synapse, kind))
+                return Stack(cells, self.readout(synapse, neuron))
             spikes = neuron if isinstance(kind, self.nir.LIF) else self.next(neuron, self.nir.Threshold)
             back = self.fed_back(spikes, neuron, self.nir.Linear)
             recurrent = as_linear(back[0]) if back else None
@@ -245,13 +247,13 @@ class _Reading:
 
     def unit(self, neuron: str, spikes: str) -> nn.Module:
         node = self.graph.nodes[neuron]
-        fraction = self.dt / np.asarray(node.tau, np.float64)
+        fraction = self.fraction(neuron, node.tau)
         plain = self.same(neuron, "v_leak", node.v_leak) == 0
         if isinstance(node, self.nir.LIF):
             if not plain or np.any(node.v_reset) or not np.allclose(node.r, 1):
                 raise InputError(f"NIR node {neuron}: only r = 1, v_leak = 0, v_reset = 0 is read")
             gate = StaticGate(len(fraction)).to(torch.float64)
-            gate.logit.data = torch.from_numpy(np.log(fraction) - np.log1p(-fraction))
+            gate.logit.data = logit_of(fraction)
             return LTCUnit(gate, threshold=self.same(neuron, "v_threshold", node.v_threshold))
         alpha = 1 - self.same(neuron, "tau", fraction)
         threshold = self.same(spikes, "threshold", self.graph.nodes[spikes].threshold)
@@ -263,6 +265,14 @@ class _Reading:
         unit.scale = scale
         return unit
 
+    def fraction(self, name: str, tau: np.ndarray) -> np.ndarray:
+        """The part dt / tau of the way to its input that a membrane goes in a step, of each neuron: in (0, 1], or a step overshoots."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            fraction = self.dt / np.asarray(tau, np.float64)
+        if not ((fraction > 0) & (fraction <= 1 + ROUNDING)).all():  # not a number compares as False
+            raise InputError(f"NIR node {name}: its tau must be finite and at least one step of {self.dt:g} s; export it with a smaller dt")
+        return np.minimum(fraction, 1.0)
+
     def same(self, name: str, field: str, values: np.ndarray) -> float:
         """The one number that all neurons of a node share."""
         values = np.asarray(values, np.float64)
@@ -270,15 +280,32 @@ class _Reading:
             raise InputError(f"NIR node {name}: its neurons differ in {field}; one number a layer is read")
         return float(values.flat[0])
 
-    def readout(self, synapse: str, last: Any) -> Readout:
+    def readout(self, synapse: str, name: str) -> Readout:
+        last = self.graph.nodes[name]
         linear = as_linear(self.graph.nodes[synapse])
         kind = "learned" if isinstance(last, self.nir.LI) else "linear"
         readout = Readout(linear.in_features, linear.out_features, kind, bias=linear.bias is not None)
         readout.linear = linear
         if kind == "learned":
-            decay = 1 - self.dt / np.asarray(last.tau, np.float64)
-            readout.logit.data = torch.from_numpy(np.log(decay) - np.log1p(-decay)).to(linear.weight.dtype)
+            readout.logit.data = logit_of(1 - self.fraction(name, last.tau)).to(linear.weight.dtype)
         return readout
+
+
+def step_of(value: Any) -> float:
+    """Seconds a step. Raises InputError for a `dt` in a graph's metadata that is none."""
+    try:
+        dt = float(np.asarray(value))
+    except (TypeError, ValueError):
+        dt = math.nan
+    if not 0 < dt < math.inf:
+        raise InputError(f"NIR metadata: dt must be a number of seconds over 0, got {shortened(value)}")
+    return dt
+
+
+def logit_of(share: np.ndarray) -> Tensor:
+    """Infinite at 0 and at 1, where a sigmoid gives these again."""
+    with np.errstate(divide="ignore"):
+        return torch.from_numpy(np.log(share) - np.log1p(-share))
 
 
 def as_linear(node: Any) -> nn.Linear:

@@ -152,6 +152,43 @@ def test_bad_files_and_foreign_graphs_are_told(tmp_path: Path):
         from_nir(nir.NIRGraph.from_list(nir.Linear(np.eye(2)), nir.LIF(ones, ones, 0 * ones, ones, ones), nir.Linear(np.eye(2))))
 
 
+def chain(tau: float, dt: Any = 1e-3, readout_tau: float = 2e-3) -> Any:
+    """A LIF layer and a leaky readout of two neurons each."""
+    ones = np.ones(2)
+    nodes = (
+        nir.Linear(np.eye(2)), nir.LIF(tau * ones, ones, 0 * ones, ones, 0 * ones), nir.Linear(np.eye(2)),
+        nir.LI(readout_tau * ones, ones, 0 * ones),
+    )  # fmt: skip
+    graph = nir.NIRGraph.from_list(*nodes)
+    graph.metadata["dt"] = dt
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("graph", "message"),
+    [
+        ({"tau": 5e-4}, "node lif: its tau must be finite and at least one step of 0.001 s"),
+        ({"tau": 0.0}, "node lif: its tau"),
+        ({"tau": -2e-3}, "node lif: its tau"),
+        ({"tau": float("inf")}, "node lif: its tau"),
+        ({"tau": float("nan")}, "node lif: its tau"),
+        ({"tau": 2e-3, "readout_tau": 0.0}, "node li: its tau"),
+        ({"tau": 2e-3, "readout_tau": 9e-4}, "node li: its tau"),
+        ({"tau": 2e-3, "dt": 0.0}, "dt must be a number of seconds"),
+        ({"tau": 2e-3, "dt": "fast"}, "dt must be a number of seconds"),
+    ],
+)
+def test_neurons_that_would_not_be_numbers_are_refused_by_name(graph: dict, message: str):
+    with pytest.raises(InputError, match=message):
+        from_nir(chain(**graph))
+
+
+def test_neurons_that_go_all_the_way_in_a_step_are_read():
+    network, inputs = from_nir(chain(1e-3, readout_tau=1e-3)).double(), 2 * torch.rand(6, 1, 2, dtype=torch.float64)
+    outputs, spikes = show(network, inputs)
+    assert torch.equal(spikes, (inputs > 1).double()) and torch.equal(outputs, spikes)
+
+
 def test_the_command_line_writes_the_network_of_a_run(tmp_path: Path, monkeypatch, capsys):
     monkeypatch.setattr(adding, "EPOCH", 1)
     monkeypatch.setattr(adding, "TESTS", 4)

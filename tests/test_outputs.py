@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -233,21 +234,24 @@ def test_fresh_frames_take_the_steps_of_pictures(weights: Path, film: Path, tmp_
     assert predict(weights, film, tmp_path / "out", "--write", "jsonl", "--frames", "1", "--fresh", "--timesteps", "3", "--settle") == 0
 
 
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[int], None]]:
-    """`full_disk(n)`: from now on no file grows beyond n bytes."""
+@contextmanager
+def full_disk(most: int) -> Iterator[None]:
+    """Inside, no file grows beyond `most` bytes. Not longer: the report of the tests is a file too."""
     resource = pytest.importorskip("resource")
     before, told = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda most: resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    signal.signal(signal.SIGXFSZ, told)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, told)
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
-def test_on_a_full_disk_a_table_keeps_the_pictures_that_found_room(tmp_path: Path, kind: str, full_disk: Callable[[int], None]) -> None:
+def test_on_a_full_disk_a_table_keeps_the_pictures_that_found_room(tmp_path: Path, kind: str) -> None:
     path, added = tmp_path / f"found.{kind}", 0
-    full_disk(2000)
-    with pytest.raises(InputError, match=rf"found\.{kind} cannot be written"), TABLES[kind](path, CLASSES) as table:
+    told = pytest.raises(InputError, match=rf"found\.{kind} cannot be written")
+    with full_disk(2000), told, TABLES[kind](path, CLASSES) as table:
         for k in range(100):
             table.add(f"{k}.jpg", (50, 60), FOUND)
             added += 1
@@ -261,13 +265,10 @@ def test_on_a_full_disk_a_table_keeps_the_pictures_that_found_room(tmp_path: Pat
 
 @pytest.mark.parametrize("ending", ["webm", "mp4", "avi"])
 @pytest.mark.parametrize("room", [3_000, 60_000])
-def test_a_video_cut_off_by_a_full_disk_is_told_and_leaves_the_one_before(
-    tmp_path: Path, ending: str, room: int, full_disk: Callable[[int], None]
-) -> None:
+def test_a_video_cut_off_by_a_full_disk_is_told_and_leaves_the_one_before(tmp_path: Path, ending: str, room: int) -> None:
     path, noise = tmp_path / f"film.{ending}", np.random.default_rng(0)
     path.write_text("before")
-    full_disk(room)
-    with pytest.raises(InputError, match="disk full"), VideoFile(path, 29.97) as video:
+    with full_disk(room), pytest.raises(InputError, match="disk full"), VideoFile(path, 29.97) as video:
         for _ in range(30):
             video.add(noise.integers(0, 255, (96, 128, 3), dtype=np.uint8))
     assert path.read_text() == "before"

@@ -23,8 +23,10 @@ from spyolo.data.coco_format import read_coco
 from spyolo.data.splits import read_image_set
 from spyolo.data.yolo_format import read_yolo
 from spyolo.detection import build_detector
+from spyolo.evaluation.energy import energy_table
 from spyolo.evaluation.predictions import read_predictions
 from spyolo.evaluation.prices import read_prices
+from spyolo.evaluation.tallies import Counts, LayerCounts, Tally
 from spyolo.legacy import read_pth
 from spyolo.weights import read_manifest
 
@@ -123,7 +125,9 @@ def price_lists(folder: Path) -> list[bytes]:
 
 
 def metrics(folder: Path) -> list[bytes]:
-    energy = {"by_price": {"fp32": {"per_timestep": [{"total_mj": 1.0}]}}, "per_timestep": [{"timesteps": 1}]}
+    synapse = LayerCounts("cell", "synapse", 10, (Tally(rows=1, dense_macs=100, acs=10, values=10, nonzero=1, binary_values=10),))
+    unit = LayerCounts("cell.unit", "unit", 0, (Tally(rows=1, neurons=10, spikes=1, gate_updates=10),))
+    energy = energy_table(Counts(1, (synapse, unit)))
     return [json.dumps({"protocol": {"detector": "d"}, "energy": energy}).encode()]
 
 

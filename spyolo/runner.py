@@ -27,7 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 FILL = 114  # grey beside the picture, as in training
-MAX_PIXELS, MIN_SIDE = 100_000_000, 2  # of a picture file
+MAX_PIXELS = 100_000_000  # of a picture file: 10,000 x 10,000 is 300 MB decoded
+MIN_SIDE = 2
 MOST_STEPS = 1024
 State = dict[str, np.ndarray]
 
@@ -190,7 +191,7 @@ def read_picture(path: str | Path) -> np.ndarray:
 
 
 def to_rgb(picture: Any) -> Any:
-    """As spyolo reads pictures; a test holds the two together."""
+    """Any mode of Pillow's as RGB: transparency on white, deeper greys scaled to 8 bits. spyolo.data's reader uses it too."""
     from PIL import Image
 
     if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit and float greys: Pillow would clip them at 255
@@ -200,7 +201,7 @@ def to_rgb(picture: Any) -> Any:
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
         picture = picture.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def letterbox(picture: np.ndarray, size: int) -> tuple[np.ndarray, Place]:

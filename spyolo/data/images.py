@@ -10,9 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from spyolo.errors import InputError
-
-MAX_PIXELS = 100_000_000  # a 10,000 x 10,000 picture: 300 MB decoded
-MIN_SIDE = 2
+from spyolo.runner import MAX_PIXELS, MIN_SIDE, to_rgb  # it stands alone, so what both need is there
 
 
 def read_image(path: str | Path | io.BytesIO, exif: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -39,7 +37,7 @@ def read_image(path: str | Path | io.BytesIO, exif: bool = True, max_pixels: int
             if min(width, height) < MIN_SIDE:
                 raise InputError(f"{name}: {width} x {height} is too small to be a picture")
             picture.load()
-            return np.asarray(_to_rgb(ImageOps.exif_transpose(picture) if exif else picture))
+            return np.asarray(to_rgb(ImageOps.exif_transpose(picture) if exif else picture))
     except Image.DecompressionBombError:
         raise InputError(f"{name} has more than {max_pixels:,} pixels; make it smaller first") from None
     except FileNotFoundError:
@@ -63,19 +61,6 @@ def image_size(path: str | Path) -> tuple[int, int]:
         raise InputError(f"{path} does not exist") from None
     except Exception as error:
         raise InputError(f"{path} cannot be read as a picture ({_reason(path, error)})") from None
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
-    if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit and float greys: Pillow would clip them at 255
-        grey = np.asarray(picture, dtype=np.float32)
-        top = 65535.0 if picture.mode.startswith("I;16") else next((t for t in (1.0, 255.0, 65535.0) if grey.max() <= t), float(grey.max()))
-        return Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
-    if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
-        picture = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
-    return picture.convert("RGB")
 
 
 def _reason(path: str | Path | io.BytesIO, error: Exception) -> str:

@@ -70,11 +70,11 @@ def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2
     for entry in collection.entries:
         if re.search(r"\s(-1|0|1)$|[/\\\n]", entry.image_id) or entry.image_id != entry.image_id.strip():
             raise InputError(f"{entry.picture}: {entry.image_id!r} cannot stand in an image set; rename the picture")
+    places = [picture_place(entry, folder / "JPEGImages", pictures) for entry in collection.entries]
     for entry in collection.entries:
-        picture_place(entry, folder / "JPEGImages", pictures)
         _other_annotation_refused(entry, folder)
-    for entry in collection.entries:
-        place_picture(entry, folder / "JPEGImages", pictures)
+    for entry, place in zip(collection.entries, places):
+        bring_picture(entry, place, pictures)
         write_whole(_annotation_path(entry, folder), _annotation(entry, folder))
     return write_whole(image_set, "".join(f"{entry.image_id}\n" for entry in collection.entries))  # last: a broken run leaves no image set
 
@@ -129,17 +129,22 @@ def place_picture(entry: Entry, folder: Path, pictures: Pictures) -> str:
         InputError: as `picture_place`, or it cannot be written.
     """
     target = picture_place(entry, folder, pictures)
+    bring_picture(entry, target, pictures)
+    return target.name
+
+
+def bring_picture(entry: Entry, target: Path, pictures: Pictures) -> None:
+    """Copy or link the picture to the place that `picture_place` gave it, if it is not there. Raises InputError: it cannot be written."""
     if pictures == "none" or target.exists():
-        return target.name
-    make_folder(folder)
+        return
+    make_folder(target.parent)
     if pictures == "copy":
         replace_file(target, lambda temporary: shutil.copyfile(entry.picture, temporary))
-        return target.name
+        return
     try:
         target.symlink_to(entry.picture.resolve())
     except OSError as error:  # file systems without links
         raise InputError(f"{target} cannot be made a link ({error.strerror or error}); --pictures copy copies") from None
-    return target.name
 
 
 def plain(value: float) -> float | int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -166,6 +167,20 @@ def changed(kept: Mapping[str, Any], config: Settings, names: Sequence[str]) -> 
     for unchanged."""
     now, sections = plain(config.to_dict()), {name: config.fields()[name][0] for name in names}
     return [name for name, section in sections.items() if kept[section].get(name, now[section][name]) != now[section][name]]
+
+
+def measured_otherwise(kept: Mapping[str, Any], config: Settings, names: Sequence[str], best: Path, tell: bool = True) -> bool:
+    """Whether a resumed run's scores are of something else than the checkpoint's, so that its best is no rival any more; `tell`: warn.
+
+    Args:
+        kept: the checkpoint's config, as JSON.
+        names: fields that decide what a score is of.
+        best: the weights that are chosen by it.
+    """
+    differ = changed(kept, config, names)
+    if differ and tell:
+        warnings.warn(f"{', '.join(differ)}: not as before, so {best.name} is chosen anew", stacklevel=4)
+    return bool(differ)
 
 
 @contextmanager

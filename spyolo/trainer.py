@@ -34,12 +34,12 @@ from spyolo.pieces import Piece, pieces_of, this_piece, warn_of_repeats
 from spyolo.run_folder import Row, RunFolder
 from spyolo.running import (
     build_optimizer,
-    changed,
     check_same_run,
     choose_device,
     cosine_rate,
     evaluated,
     load_moments,
+    measured_otherwise,
     moments,
     stop_on_signals,
     weight_names,
@@ -357,10 +357,8 @@ class Trainer:
             self.epoch, self.batch, self.ema.updates = (int(position[k]) for k in ("epoch", "batch", "ema_updates"))
             self.best, self.seconds, self.skipped = float(position["best"]), float(position["seconds"]), int(position.get("skipped", 0))
             self.history = [dict(row) for row in history]
-            if differ := changed(kept, self.config, MEASURE):
+            if measured_otherwise(kept, self.config, MEASURE, self.folder.best, tell=self.peers.first):
                 self.best, self.measure_anew = -1.0, True
-                if self.peers.first:
-                    warnings.warn(f"{', '.join(differ)}: not as before, so {self.folder.best.name} is chosen anew", stacklevel=3)
             if world != self.peers.world and self.peers.first:
                 warnings.warn(
                     f"{self.folder.last} was written by {world} process(es) and goes on with {self.peers.world}: the same batches of "

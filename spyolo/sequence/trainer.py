@@ -11,7 +11,6 @@ import dataclasses
 import json
 import math
 import time
-import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
@@ -33,6 +32,7 @@ from spyolo.running import (
     cosine_rate,
     evaluated,
     load_moments,
+    measured_otherwise,
     moments,
     stop_on_signals,
     weight_names,
@@ -307,7 +307,7 @@ class SequenceTrainer:
             load_moments(self.optimizer, tensors, names)
             self.meters.copy_(tensors["meters"])
             self.load_neurons(under("neurons.", tensors))
-            differ = changed(kept, self.config, MEASURE)
+            otherwise = measured_otherwise(kept, self.config, MEASURE, self.folder.best)
         except InputError:
             raise
         except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
@@ -317,9 +317,8 @@ class SequenceTrainer:
             position[k] for k in ("epoch", "batch", "updates", "best", "seconds")
         )
         self.history = json.loads(metadata["history"])
-        if differ:
+        if otherwise:
             self.best = None
-            warnings.warn(f"{', '.join(differ)}: not as before, so {self.folder.best.name} is chosen anew", stacklevel=3)
 
     def load_neurons(self, kept: dict[str, Tensor]) -> None:
         """The neurons' state in the middle of a text: its tensors put into the tree that one step makes."""

@@ -168,19 +168,15 @@ class LiveTab:
                 result = gr.Video(label="Annotated video", interactive=False, height=300, elem_id="video-result")
         return upload, run, stop, [seen, tiles, result, message]
 
+    @told(1, message_at=None)  # the next frame says it, where there is room for words
     def usual_steps(self, mode: str, name: str) -> Any:
         """One step a frame with the state carried over; as many as for a picture without."""
-        try:
-            return self.models.load(name).timesteps if mode == FRESH else 1
-        except InputError:  # the next frame says so, where there is room for words
-            return gr.skip()
+        return self.models.load(name).timesteps if mode == FRESH else 1
 
+    @told(2, message_at=None)
     def usual(self, name: str) -> list[Any]:
         """Mode and steps a frame that suit a model just chosen."""
-        try:
-            mode = usual_mode(self.models.load(name))
-        except InputError:
-            return [gr.skip(), gr.skip()]
+        mode = usual_mode(self.models.load(name))
         return [mode, self.usual_steps(mode, name)]
 
     def asked_for(self, name: str, confidence: float, iou: float, mode: str, steps: float) -> tuple[Model, Predictor, int]:
@@ -189,7 +185,7 @@ class LiveTab:
         if mode not in (CARRIED, FRESH):
             raise InputError(f"from one frame to the next: choose {CARRIED!r} or {FRESH!r}")
         predictor_for(model, confidence, iou, steps)  # the steps are checked in either mode
-        return model, predictor_for(model, confidence, iou, steps if mode == FRESH else None), int(steps) if model.detector.spiking else 1
+        return model, predictor_for(model, confidence, iou, steps if mode == FRESH else None), int(steps)
 
     def frame(
         self, upload: str | io.BytesIO | None, confidence: float, iou: float, mode: str, steps: float, name: str, request: gr.Request

@@ -53,12 +53,10 @@ class Model:
     @property
     def timesteps(self) -> int:
         """Steps a picture is shown: as trained. Without neurons that remember every step is the same, so one is all there is."""
-        return self.info.timesteps if self.detector.spiking else 1
+        return self.detector.steps_of(self.info.timesteps)
 
     def predictor(self, **options: Any) -> Predictor:
-        """A predictor of one request: thresholds are its own, weights are shared. Of an ordinary network it takes one step."""
-        if not self.detector.spiking:
-            options["timesteps"] = 1
+        """A predictor of one request: thresholds are its own, weights are shared."""
         return Predictor(self.detector, self.info, device=self.device, **options)
 
     def twin(self) -> Counts:

@@ -81,13 +81,15 @@ def without_folders(message: str, upload: Any) -> str:
     return message.replace(str(upload), Path(upload).name) if isinstance(upload, str) else message
 
 
-def told(outputs: int, message_at: int = -1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Decorate a listener of `outputs` outputs: bad input becomes the text at `message_at`, and all else stays as it is."""
+def told(outputs: int, message_at: int | None = -1) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorate a listener of `outputs` outputs: bad input becomes the text at `message_at` (None: another listener tells it), and all else
+    stays as it is."""
 
-    def problem(error: InputError) -> list[Any]:
+    def problem(error: InputError) -> Any:
         values: list[Any] = [gr.skip() for _ in range(outputs)]
-        values[message_at] = f"⚠️ {error}"
-        return values
+        if message_at is not None:
+            values[message_at] = f"⚠️ {error}"
+        return values if outputs > 1 else values[0]
 
     def decorate(listener: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(listener)

@@ -107,12 +107,10 @@ class PictureTab:
         )
         self.layer.input(self.draw_trace, pointed, traced, **TOLD_APART)
 
+    @told(1, message_at=None)  # `detect` comes next and says it
     def usual_steps(self, name: str) -> Any:
         """T that suits a model just chosen; an ordinary network has no steps to choose."""
-        try:
-            model = self.models.load(name)
-        except InputError:  # `detect` comes next and says so
-            return gr.skip()
+        model = self.models.load(name)
         return gr.Slider(value=min(model.timesteps, MOST_STEPS), interactive=model.detector.spiking)
 
     def detect(

@@ -50,7 +50,7 @@ class Predictor:
         self.detector, self.info, self.amp, self.settle = detector.to(self.device).eval(), info, amp, settle
         if fast != "none":
             self.detector = fuse(self.detector, fast)
-        self.timesteps, self.size = timesteps or info.timesteps, size or info.size
+        self.timesteps, self.size = self.detector.steps_of(timesteps or info.timesteps), size or info.size
         self.confidence, self.nms_iou, self.max_detections = confidence, nms_iou, max_detections
 
     @classmethod
@@ -101,7 +101,7 @@ class Predictor:
         canvas, place = self.fitted(image)
         with autocast(self.device, self.amp):
             current = self.detector.encode(self.tensor(canvas))
-            for _ in range(steps):
+            for _ in range(self.detector.steps_of(steps)):
                 predictions, state = self.detector.step(current, state)
             found = self.read(predictions)
         assert state is not None

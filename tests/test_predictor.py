@@ -8,7 +8,9 @@ import torch
 
 from spyolo import engine
 from spyolo.boxes import Detections
+from spyolo.checkpoint import WeightsInfo
 from spyolo.data import SAMPLE_CLASSES, DetectionDataset, VOCSet, letterbox, read_image
+from spyolo.detection import build_detector
 from spyolo.errors import InputError
 from spyolo.predictor import Predictor
 
@@ -65,6 +67,15 @@ def test_each_step_is_read_out(weights_file, voc):
     steps = predictor.each_step(voc.image(0))
     assert len(steps) == 4 and same(steps[-1], predictor.predict(voc.image(0))) and not same(steps[0], steps[-1])
     assert same(steps[1], Predictor.load(weights_file, confidence=0.05).predict(voc.image(0)))
+
+
+def test_an_ordinary_network_is_shown_a_picture_or_frame_once(voc, monkeypatch):
+    twin = build_detector("yolov4_tiny", len(SAMPLE_CLASSES), width=0.1).eval()
+    predictor = Predictor(twin, WeightsInfo(twin.spec, SAMPLE_CLASSES, size=64, timesteps=3), confidence=0.0)
+    calls, inner = [], twin.step
+    monkeypatch.setattr(twin, "step", lambda *args, **kwargs: (calls.append(1), inner(*args, **kwargs))[1])
+    (seen,) = predictor.each_step(voc.image(0))
+    assert len(calls) == 1 and same(predictor.step(voc.image(0), steps=4)[0], seen) and len(calls) == 2
 
 
 def test_a_stream_carries_its_state_from_frame_to_frame(weights_file, voc):

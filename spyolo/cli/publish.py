@@ -97,7 +97,7 @@ def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsI
 
     detector, info = load_detector(args.weights)
     steps, size = (there if asked is None else asked for asked, there in ((args.steps, info.timesteps), (args.size, info.size)))
-    info = replace(info, timesteps=steps if detector.spiking else 1, size=size)
+    info = replace(info, timesteps=detector.steps_of(steps), size=size)
     save_weights(path, detector, info, {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[args.dtype])
     return detector, info
 

@@ -84,6 +84,10 @@ class SpikingYOLO(nn.Module):
     def spiking(self) -> bool:
         return self.spec.units.spiking
 
+    def steps_of(self, timesteps: int) -> int:
+        """How many of T steps on a still picture say something: units that do not spike say the same at each."""
+        return timesteps if self.spiking else 1
+
     def encode(self, images: Tensor) -> Tensor:
         """Pictures [B, 3, H, W] (uint8, or float in [0, 1]) -> the encoder's current. H and W must be multiples of 32."""
         h, w = images.shape[-2:]

@@ -63,14 +63,15 @@ def export_onnx(
     reading = reading or Reading()
     check_whole("size", size, *SIZES)
     check_whole("timesteps", timesteps, *STEPS)
+    timesteps = detector.steps_of(timesteps)
     refuse_untrained(detector)
     drawing = _Drawing(detector, size, reading, probes=probes, forced=forced)
     if form == "step":
         drawing.step()
     else:
-        drawing.unrolled(timesteps if detector.spiking else 1)
+        drawing.unrolled(timesteps)
     told = {
-        "format": FORMAT, "form": form, "timesteps": timesteps if detector.spiking else 1, "size": size, "classes": info.classes,
+        "format": FORMAT, "form": form, "timesteps": timesteps, "size": size, "classes": info.classes,
         "detector": detector.spec.name, "int8": int8, "reading": asdict(reading),
     }  # fmt: skip
     model = drawing.writer.model("spyolo", {k: v if isinstance(v, str) else json.dumps(v) for k, v in told.items()})

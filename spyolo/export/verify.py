@@ -73,7 +73,7 @@ def layer_by_layer(
     Raises:
         InputError: no picture at all, or what `export_onnx` and `open_session` say.
     """
-    size, timesteps = size or info.size, (timesteps or info.timesteps) if detector.spiking else 1
+    size, timesteps = size or info.size, detector.steps_of(timesteps or info.timesteps)
     checks: dict[str, LayerCheck] = {}
     with tempfile.TemporaryDirectory() as folder:
         session = open_session(export_onnx(detector, info, Path(folder) / "step.onnx", form="step", size=size, probes=True, forced=True))

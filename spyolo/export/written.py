@@ -65,7 +65,7 @@ def check_file(
     Raises:
         InputError: no picture at all, another number of steps in the file, or onnxruntime or onnx is not installed.
     """
-    steps = (timesteps or info.timesteps) if detector.spiking else 1
+    steps = detector.steps_of(timesteps or info.timesteps)
     file, check = _Opened(path, detector, steps), FileCheck()
     how = {**asdict(reading or Reading()), "confidence": FLOOR}
     for images in batches:

@@ -39,6 +39,7 @@ class WeightsInfo:
     timesteps: int = 3
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
+    vote_iou: float = 0.0  # with which its boxes are read: see `detection.postprocess`
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -68,7 +69,9 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
         raise InputError(f"{path}: its metadata names {len(classes)} classes, its detector has {spec.num_classes}")
     size = checked_field(metadata, "size", path, lambda v: whole(v, *SIZES))
     timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, *STEPS))
-    return WeightsInfo(spec, classes, size, timesteps, *(checked_field(metadata, k, path, dict) for k in ("metrics", "notes")))
+    metrics, notes = (checked_field(metadata, k, path, dict) for k in ("metrics", "notes"))
+    vote_iou = checked_field(metadata, "vote_iou", path, share) if "vote_iou" in metadata else 0.0  # older files do not say: no vote
+    return WeightsInfo(spec, classes, size, timesteps, metrics, notes, vote_iou)
 
 
 def checked_field(metadata: Mapping[str, str], name: str, path: str | Path, read: Callable[[Any], T]) -> T:
@@ -102,6 +105,12 @@ def whole(value: int, multiple_of: int, most: int) -> int:
     return value
 
 
+def share(value: float) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+        raise ValueError(f"a number from 0 to 1 is wanted, not {shortened(value)}")
+    return float(value)
+
+
 def check_whole(name: str, value: int, multiple_of: int, most: int) -> None:
     """As `whole`, of an option or field of some name. Raises InputError."""
     try:
@@ -110,14 +119,23 @@ def check_whole(name: str, value: int, multiple_of: int, most: int) -> None:
         raise InputError(f"{name}: {error}") from None
 
 
+def check_share(name: str, value: float) -> None:
+    """As `share`, of an option or field of some name. Raises InputError."""
+    try:
+        share(value)
+    except ValueError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
 def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dtype: torch.dtype | None = None) -> None:
     """A detector's weights and description; `dtype` (bf16, fp16) halves the file.
 
     Raises:
-        InputError: a size or a number of steps with which `load_detector` would refuse the file, or it cannot be written.
+        InputError: a size, a number of steps or a vote with which `load_detector` would refuse the file, or it cannot be written.
     """
     check_whole(f"{path}: size", info.size, *SIZES)
     check_whole(f"{path}: timesteps", info.timesteps, *STEPS)
+    check_share(f"{path}: vote_iou", info.vote_iou)
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in detector.state_dict().items()}
     save_tensors(path, state, info_to_metadata(info))
 

@@ -112,6 +112,7 @@ class Evaluation:
     confidence: float = option(0.005, "floor on scores", low=0, high=1)
     nms_iou: float = option(0.5, "overlap above which the worse box of a class is dropped", low=0, high=1)
     max_detections: int = option(100, "boxes a picture at most", low=1)
+    vote_iou: float = option(0.0, "overlap from which boxes of a class vote on where the better one is; 0: they do not", low=0, high=1)
 
 
 @dataclass(frozen=True)

@@ -180,6 +180,7 @@ def detect(
     nms_iou: float = 0.5,
     max_detections: int = 100,
     one_class_per_box: bool = False,
+    vote_iou: float = 0.0,
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     amp: str = "none",
@@ -192,7 +193,7 @@ def detect(
     Args:
         dataset: with the `eval` preset.
         timesteps: numbers of steps after which to read out.
-        confidence, nms_iou, max_detections, one_class_per_box: see `detection.postprocess`.
+        confidence, nms_iou, max_detections, one_class_per_box, vote_iou: see `detection.postprocess`.
         peers: processes that share the batches; a batch is the same whoever runs it, so the detections are the same bits.
 
     Returns:
@@ -211,7 +212,7 @@ def detect(
                     continue
                 detections = postprocess(
                     predictions, detector.anchors, detector.strides, confidence=confidence, nms_iou=nms_iou,
-                    max_detections=max_detections, one_class_per_box=one_class_per_box,
+                    max_detections=max_detections, one_class_per_box=one_class_per_box, vote_iou=vote_iou,
                 )  # fmt: skip
                 for name, place, d in zip(batch.ids, batch.letterboxes, detections):
                     found[t][name] = in_picture(d.to("cpu"), place, *dataset.voc.size(dataset.voc.index(name)))

@@ -22,7 +22,7 @@ def card(entry: Entry) -> str:
         f"{origin(training)}.", "",
         f"    tools/eval.py --weights {entry.name} --data DEVKIT --split {p['split']} --timesteps 1..{m['anytime'][-1]['timesteps']}", "",
         f"Measured on {p['pictures']:,} pictures of `{p['split']}`, {p['input']}, confidence floor {p['confidence_floor']}, NMS "
-        f"{p['nms_iou']}, at most {p['max_detections']} boxes a picture, convolutions in "
+        f"{p['nms_iou']}, {vote(p)}, at most {p['max_detections']} boxes a picture, convolutions in "
         f"{'fp32' if precision == 'none' else precision}. {p.get('note', '')}".rstrip(), "",
         *anytime(m["anytime"]), "",
     ]  # fmt: skip
@@ -35,6 +35,12 @@ def card(entry: Entry) -> str:
         lines += [f"VOC10+ AP50 by class: {names}.", ""]
     lines += ["## Pieces of training", "", *table(PIECE_COLUMNS, entry.training["pieces"])]
     return "\n".join(lines) + "\n"
+
+
+def vote(protocol: Mapping[str, Any]) -> str:
+    """Whether boxes were moved by a vote; entries of before there was one have none."""
+    iou = protocol.get("vote_iou")
+    return f"box voting from {iou:g}" if iou else "no box voting"
 
 
 def origin(training: Mapping[str, Any]) -> str:

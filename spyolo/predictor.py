@@ -36,6 +36,7 @@ class Predictor:
         size: input side; None: what it was trained with.
         confidence: floor on scores.
         nms_iou: overlap above which the worse box of a class is dropped.
+        vote_iou: overlap from which boxes of a class vote on where the better one is; 0: they do not; None: as the weights file says.
         amp: `bf16` autocast or `none`.
         fast: `fp32`, `bf16` or `int8`: take the fast path of `detection.fuse` at this precision; `none`: the detector as it is.
         settle: stop before T steps when a step changed no box (`detection.settled`).
@@ -44,7 +45,7 @@ class Predictor:
     def __init__(
         self, detector: SpikingYOLO, info: WeightsInfo, *, timesteps: int | None = None, size: int | None = None, confidence: float = 0.3,
         nms_iou: float = 0.5, max_detections: int = 100, device: torch.device | str = "cpu", amp: str = "none",
-        fast: str = "none", settle: bool = False,
+        fast: str = "none", settle: bool = False, vote_iou: float | None = None,
     ) -> None:  # fmt: skip
         self.device = torch.device(device)
         self.detector, self.info, self.amp, self.settle = detector.to(self.device).eval(), info, amp, settle
@@ -52,6 +53,7 @@ class Predictor:
             self.detector = fuse(self.detector, fast)
         self.timesteps, self.size = self.detector.steps_of(timesteps or info.timesteps), size or info.size
         self.confidence, self.nms_iou, self.max_detections = confidence, nms_iou, max_detections
+        self.vote_iou = info.vote_iou if vote_iou is None else vote_iou
 
     @classmethod
     def load(cls, path: str | Path, **options: object) -> Predictor:
@@ -145,5 +147,5 @@ class Predictor:
         """One step's logits of one picture -> boxes in canvas pixels, by this predictor's thresholds, on the CPU."""
         return postprocess(
             predictions, self.detector.anchors, self.detector.strides, confidence=self.confidence, nms_iou=self.nms_iou,
-            max_detections=self.max_detections, one_class_per_box=True,
+            max_detections=self.max_detections, one_class_per_box=True, vote_iou=self.vote_iou,
         )[0].to("cpu")  # fmt: skip

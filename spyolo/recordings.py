@@ -30,13 +30,13 @@ def detect(
 @torch.inference_mode()
 def detect_in_recordings(
     detector: SpikingYOLO, dataset: EventPlayback, *, confidence: float = 0.005, nms_iou: float = 0.5, max_detections: int = 100,
-    one_class_per_box: bool = False, device: torch.device | str = "cpu", amp: str = "none", workers: int = 0, progress: bool = False,
-    peers: Peers = ALONE,
+    one_class_per_box: bool = False, vote_iou: float = 0.0, device: torch.device | str = "cpu", amp: str = "none", workers: int = 0,
+    progress: bool = False, peers: Peers = ALONE,
 ) -> dict[str, Detections]:  # fmt: skip
     """Play every recording once and read the boxes of the windows that have truth.
 
     Args:
-        confidence, nms_iou, max_detections, one_class_per_box: see `detection.postprocess`.
+        confidence, nms_iou, max_detections, one_class_per_box, vote_iou: see `detection.postprocess`.
         peers: processes that share the groups of recordings.
 
     Returns:
@@ -59,7 +59,7 @@ def detect_in_recordings(
             continue
         said = postprocess(
             tuple(p[rows] for p in predictions), detector.anchors, detector.strides, confidence=confidence, nms_iou=nms_iou,
-            max_detections=max_detections, one_class_per_box=one_class_per_box,
+            max_detections=max_detections, one_class_per_box=one_class_per_box, vote_iou=vote_iou,
         )  # fmt: skip
         for row, d in zip(rows, said):
             recording = dataset.voc.recordings[group[row]]

@@ -291,8 +291,9 @@ class Trainer:
     def detect(self) -> dict[str, Detections]:
         return recordings.detect(
             self.detector, self.val_set, (self.timesteps,), confidence=self.config.confidence, nms_iou=self.config.nms_iou,
-            max_detections=self.config.max_detections, batch_size=self.config.batch // (self.peers.world * self.config.accumulate),
-            device=self.device, amp=self.config.amp, workers=self.workers, progress=not self.quiet, peers=self.peers,
+            max_detections=self.config.max_detections, vote_iou=self.config.vote_iou,
+            batch_size=self.config.batch // (self.peers.world * self.config.accumulate), device=self.device, amp=self.config.amp,
+            workers=self.workers, progress=not self.quiet, peers=self.peers,
         )[self.timesteps]  # fmt: skip
 
     def info(self, metrics: dict[str, Any]) -> WeightsInfo:
@@ -305,7 +306,8 @@ class Trainer:
         notes["pieces"] = [*self.pieces, piece | {k: metrics[k] for k in ("voc10_ap50",) if k in metrics}]
         if self.config.source == "events":
             notes["window_ms"] = self.config.window_ms
-        return WeightsInfo(self.detector.spec, self.classes, self.config.size, self.timesteps, metrics, notes)
+        c = self.config
+        return WeightsInfo(self.detector.spec, self.classes, c.size, self.timesteps, metrics, notes, c.vote_iou)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def resave(path, tensors: dict[str, Tensor] | None = None, **changes: str | None
 )  # fmt: skip
 def test_a_detector_comes_back_as_it_was(tmp_path, name, options):
     detector = tiny(name, **options)
-    info = info_of(detector, metrics={"voc10_ap50": 0.5}, notes={"epoch": 3})
+    info = info_of(detector, metrics={"voc10_ap50": 0.5}, notes={"epoch": 3}, vote_iou=0.5)
     save_weights(tmp_path / "w.safetensors", detector, info)
     loaded, told = load_detector(tmp_path / "w.safetensors")
     assert told == info and loaded.spec == detector.spec and not loaded.training
@@ -70,7 +70,7 @@ def test_a_detector_comes_back_as_it_was(tmp_path, name, options):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("changes", [{"size": 4128}, {"size": 100}, {"size": 0}, {"timesteps": 1025}, {"timesteps": 0}])
+@pytest.mark.parametrize("changes", [{"size": 4128}, {"size": 100}, {"size": 0}, {"timesteps": 1025}, {"timesteps": 0}, {"vote_iou": 2.0}])
 def test_what_could_not_be_read_again_is_not_written(tmp_path, changes):
     detector, (name, value) = tiny(), *changes.items()
     with pytest.raises(InputError, match=rf"w\.safetensors: {name}: a .* is wanted, not {value}"):
@@ -161,6 +161,18 @@ def test_nothing_is_unpickled(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pt")
     with pytest.raises(InputError, match="only safetensors are read"):
         load_detector(tmp_path / "w.pt")
+
+
+def test_files_from_before_there_was_a_vote_have_none(saved):
+    resave(saved, vote_iou=None)
+    assert load_detector(saved)[1].vote_iou == 0
+
+
+@pytest.mark.parametrize("value", ["{", "1.5", "-0.1", "NaN", "true", "null", '"x"', "[]"])
+def test_a_malformed_vote_is_named(saved, value):
+    resave(saved, vote_iou=value)
+    with pytest.raises(InputError, match="field 'vote_iou' of its metadata is malformed"):
+        load_detector(saved)
 
 
 @pytest.mark.parametrize("field", ["spec", "classes", "size", "timesteps", "metrics", "notes"])

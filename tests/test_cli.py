@@ -276,6 +276,7 @@ def test_predict_never_writes_over_its_source(weights_file, photos, capsys):
         (["--timesteps", "0"], "--timesteps must be at least 1, got 0"),
         (["--confidence", "1.5"], "--confidence must be between 0 and 1, got 1.5"),
         (["--nms-iou", "-1"], "--nms-iou must be between 0 and 1, got -1"),
+        (["--vote-iou", "nan"], "--vote-iou must be between 0 and 1, got nan"),
         (["--confidence", "high"], "argument --confidence: invalid float value: 'high'"),
         (["--device", "abacus"], "device 'abacus' is not to be had here"),
         (["--out", "PHOTO"], "cannot be written"),

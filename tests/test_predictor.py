@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from spyolo import engine
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo
+from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import SAMPLE_CLASSES, DetectionDataset, VOCSet, letterbox, read_image
 from spyolo.detection import build_detector
 from spyolo.errors import InputError
@@ -108,6 +110,17 @@ def test_options(weights_file, voc):
     assert large.size == 96 and large.predict(image).boxes.dtype == torch.float32
     rough = Predictor.load(weights_file, confidence=0.05, amp="bf16").predict(image)
     assert len(rough) > 0
+
+
+def test_boxes_are_read_with_the_vote_of_the_file_unless_another_is_asked_for(weights_file, voc):
+    detector, info = load_detector(weights_file)
+    said = replace(info, vote_iou=0.4)
+    plain, voted, told, silenced = (
+        Predictor(detector, i, confidence=0.05, vote_iou=iou).predict(voc.image(0))
+        for i, iou in ((info, None), (said, None), (info, 0.4), (said, 0.0))
+    )
+    assert torch.equal(voted.boxes, told.boxes) and torch.equal(plain.boxes, silenced.boxes)
+    assert torch.equal(voted.scores, plain.scores) and not torch.equal(voted.boxes, plain.boxes)
 
 
 def test_one_class_a_box(predictor, voc):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo
+from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.cli import eval as evaluation
 from spyolo.cli.eval_model import protocol_of
 from spyolo.data import SAMPLE_CLASSES, DataWarning, DetectionDataset, VOCSet
@@ -20,7 +20,7 @@ from spyolo.trainer import Trainer
 
 
 def test_the_protocol_of_a_run_has_what_eval_records(tiny_config):
-    config = tiny_config(epochs=1, max_detections=7)
+    config = tiny_config(epochs=1, max_detections=7, vote_iou=0.5)
     trainer = Trainer(config, quiet=True)
     assert trainer.fit()
     told = finish(trainer)
@@ -28,8 +28,10 @@ def test_the_protocol_of_a_run_has_what_eval_records(tiny_config):
     protocol = metrics["protocol"]
     args = evaluation.parser().parse_args(["--weights", "w", "--data", "d"])
     names = protocol_of(args, WeightsInfo(trainer.detector.spec, trainer.classes, 64), 64, trainer.device)
-    shared = {"split", "weights", "weights_of", "confidence_floor", "nms_iou", "max_detections", "precision_of_convolutions", "device"}
+    shared = {"split", "weights", "weights_of", "confidence_floor", "nms_iou", "max_detections", "vote_iou", "precision_of_convolutions"}
+    shared |= {"device"}
     assert shared <= names.keys() and shared <= protocol.keys()
+    assert protocol["vote_iou"] == load_detector(trainer.folder.best)[1].vote_iou == 0.5
     assert (protocol["max_detections"], protocol["precision_of_convolutions"], protocol["device"]) == (7, "none", "cpu")
     assert f"energy a picture, over the first {metrics['energy']['pictures']}: " in told
 

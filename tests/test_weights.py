@@ -71,6 +71,22 @@ def test_the_entry_holds_what_eval_measured_and_no_path_of_this_machine(mine: Pa
     assert str(sample_root) not in (mine / "manifest.json").read_text() + (mine / "tiny.md").read_text()
 
 
+def test_a_vote_is_published_with_the_file_and_measured(mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path) -> None:
+    assert publish_sample(weights_file, sample_root, mine, "--replace", "--vote-iou", "0.5") == 0
+    entry = read_manifest()["tiny"]
+    assert entry.protocol["vote_iou"] == load_detector("tiny")[1].vote_iou == 0.5
+    assert "NMS 0.5, box voting from 0.5, at most" in (mine / "tiny.md").read_text()
+    from spyolo.cli import eval as evaluation
+
+    boxes = {}
+    for iou in (None, "0", "0.5"):
+        more = ["--vote-iou", iou] if iou else []
+        where = ["--out", str(tmp_path / "again"), "--save-predictions", str(tmp_path / "boxes.json")]
+        evaluation.main(["--weights", "tiny", "--data", str(sample_root), "--quiet", *where, *more])
+        boxes[iou] = (tmp_path / "boxes.json").read_text()
+    assert boxes[None] == boxes["0.5"] != boxes["0"]
+
+
 def test_eval_by_name_repeats_the_published_figures(mine: Path, sample_root: Path, tmp_path: Path) -> None:
     from spyolo.cli import eval as evaluation
 
@@ -180,6 +196,11 @@ def test_a_split_without_objects_publishes_nothing(mine: Path, weights_file: Pat
     with pytest.raises(InputError, match="2007:val has no objects of the file's classes"):
         publish_sample(weights_file, data, mine, *more)
     assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+
+
+def test_a_vote_that_no_file_may_say_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--vote-iou must be between 0 and 1, got 2"):
+        publish_sample(tmp_path / "nowhere", tmp_path, tmp_path, "--vote-iou", "2")
 
 
 @pytest.mark.parametrize(

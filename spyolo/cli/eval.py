@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from spyolo.cli.eval_output import write
 from spyolo.cli.eval_stream import add_stream_options, check_stream, stream_score
 from spyolo.cli.noted import noted
-from spyolo.cli.options import Parser, refuse_unread
+from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
 from spyolo.files import read_limited
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 OUT = "runs/eval"
 OF_WEIGHTS = (
-    "timesteps", "nms", "max_detections", "weights_of", "recalibrate", "size", "limit", "device", "amp", "fast", "batch", "workers",
-    "energy_pictures", "latency", "compare",
+    "timesteps", "nms", "max_detections", "vote_iou", "weights_of", "recalibrate", "size", "limit", "device", "amp", "fast", "batch",
+    "workers", "energy_pictures", "latency", "compare",
 )  # fmt: skip
 OF_PREDICTIONS = ("classes", "allow_duplicates")
 
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--confidence", type=float, metavar="C", help=floor)
     model.add_argument("--nms", type=float, default=defaults.nms_iou, metavar="IOU", help="overlap at which a box is dropped [%(default)s]")
     model.add_argument("--max-detections", type=int, default=defaults.max_detections, metavar="N", help="boxes a picture [%(default)s]")
+    model.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     model.add_argument("--weights-of", default="w", metavar="W", help="of a training checkpoint: w, average or ema [%(default)s]")
     model.add_argument("--recalibrate", metavar="SPLIT", help="take norm statistics anew on pictures of this split, such as 2007:train")
     model.add_argument("--size", type=int, help="input side in pixels [as trained]")
@@ -124,9 +125,7 @@ def tell(measured: Measured, metrics: dict[str, Any]) -> None:
 
 def checked(args: argparse.Namespace) -> None:
     """What argparse cannot know. Raises InputError."""
-    for name, value in (("confidence", args.confidence), ("at-confidence", args.at_confidence), ("nms", args.nms)):
-        if value is not None and not 0 <= value <= 1:
-            raise InputError(f"--{name} must be between 0 and 1, got {value:g}")
+    check_shares(args, ("confidence", "at_confidence", "nms", "vote_iou"))
     least = {"max-detections": 1, "limit": 0, "batch": 1, "workers": -1, "energy-pictures": 0}
     for name, low in least.items():
         value = getattr(args, name.replace("-", "_"))

@@ -93,7 +93,7 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
         detector, told = fast_path(detector, args)
         notes += told
     dataset = EventPlayback(voc, size, args.batch) if isinstance(voc, EventSet) else DetectionDataset(voc, size, "eval")
-    found, counts = detect_with_model(detector, dataset, steps, args, device, peers)
+    found, counts = detect_with_model(detector, info, dataset, steps, args, device, peers)
     if counts is not None and events:  # a recording is one long sequence: the price is that of a window
         counts = counts.per_step()
     measured = Measured(info.classes, voc, found, protocol_of(args, info, size, device), notes, counts)
@@ -128,7 +128,7 @@ def limited(voc: VOCSet | EventSet, limit: int) -> VOCSet | EventSet:
 
 
 def detect_with_model(
-    detector: SpikingYOLO, dataset: DetectionDataset | EventPlayback, steps: tuple[int, ...], args: argparse.Namespace,
+    detector: SpikingYOLO, info: WeightsInfo, dataset: DetectionDataset | EventPlayback, steps: tuple[int, ...], args: argparse.Namespace,
     device: torch.device, peers: Peers,
 ) -> tuple[dict[int, dict[str, Detections]], Counts | None]:
     """T -> image id -> detections in the picture's pixels, and the operations counted meanwhile."""
@@ -147,7 +147,7 @@ def detect_with_model(
     with meter or nullcontext():
         found = recordings.detect(
             detector, dataset, steps, confidence=floor_of(args), nms_iou=args.nms, max_detections=args.max_detections,
-            batch_size=args.batch, device=device, amp=args.amp, workers=choose_workers(args.workers, peers),
+            vote_iou=vote_of(args, info), batch_size=args.batch, device=device, amp=args.amp, workers=choose_workers(args.workers, peers),
             progress=not args.quiet and peers.first, peers=peers,
         )  # fmt: skip
     counted = peers.gather(meter.counts() if meter else None)
@@ -158,12 +158,16 @@ def floor_of(args: argparse.Namespace) -> float:
     return Evaluation().confidence if args.confidence is None else args.confidence
 
 
+def vote_of(args: argparse.Namespace, info: WeightsInfo) -> float:
+    return info.vote_iou if args.vote_iou is None else args.vote_iou
+
+
 def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: torch.device) -> dict[str, Any]:
     """What the figures depend on and only we know; with --latency also the machine, on which times depend."""
     return {
         "split": args.split, "data": args.data, "weights": args.weights, "weights_of": args.weights_of, "detector": info.spec.name,
         "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), "nms_iou": args.nms,
-        "max_detections": args.max_detections, "recalibrated_on": args.recalibrate,
+        "max_detections": args.max_detections, "vote_iou": vote_of(args, info), "recalibrated_on": args.recalibrate,
         "precision_of_convolutions": args.amp if args.fast == "none" else args.fast,
         "device": device.type, **(machine(device) if args.latency else {}),
     }  # fmt: skip

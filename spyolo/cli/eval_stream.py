@@ -15,6 +15,7 @@ from spyolo.config import MOST_TIMESTEPS
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
+    from spyolo.checkpoint import WeightsInfo
     from spyolo.detection import SpikingYOLO
 
 WHY_PICTURES = "--stream makes its video of pictures, which have 3; leave --stream out"
@@ -55,7 +56,7 @@ def stream_score(args: argparse.Namespace) -> int:
     """Run the modes on the same frames, print the table and (to stderr) what was tolerated, write stream.json."""
     from spyolo.checkpoint import check_pictures, load_detector
     from spyolo.cli.eval import OUT, open_set
-    from spyolo.cli.eval_model import floor_of
+    from spyolo.cli.eval_model import floor_of, vote_of
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
     from spyolo.evaluation.video import PseudoVideo
@@ -66,7 +67,7 @@ def stream_score(args: argparse.Namespace) -> int:
     voc, notes = open_set(args, info.classes)
     device, size = choose_device(args.device), args.size or info.size
     steps = int(args.timesteps or info.timesteps)
-    read = reader(detector.to(device), args)
+    read = reader(detector.to(device), info, args)
     modes = {"carried, 1 step": carried(detector, read), "fresh, 1 step": fresh(detector, 1, read)}
     if steps > 1:
         modes[f"fresh, {steps} steps"] = fresh(detector, steps, read)
@@ -75,13 +76,14 @@ def stream_score(args: argparse.Namespace) -> int:
         if twin.spiking or other.classes != info.classes:
             raise InputError(f"{args.twin}: --twin needs weights of yolov4_tiny with the same classes")
         check_pictures(twin.spec, args.twin, WHY_PICTURES)
-        modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), args))
+        modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), other, args))
     video = PseudoVideo(voc, size=size, clips=args.stream_clips)
     with noted(notes):
         result = run_stream(video, modes, info.classes, device=device, progress=not args.quiet)
     result["protocol"] |= {
         "split": args.split, "weights": args.weights, "weights_of": args.weights_of, "twin": args.twin, "size": size,
         "confidence_floor": floor_of(args), "nms_iou": args.nms, "max_detections": args.max_detections,
+        "vote_iou": vote_of(args, info),
     }  # fmt: skip
     result["warnings"] = notes
     print(format_stream(result))
@@ -93,13 +95,13 @@ def stream_score(args: argparse.Namespace) -> int:
     return 0
 
 
-def reader(detector: SpikingYOLO, args: argparse.Namespace) -> Any:
+def reader(detector: SpikingYOLO, info: WeightsInfo, args: argparse.Namespace) -> Any:
     """Raw predictions -> detections in frame pixels, on the CPU."""
-    from spyolo.cli.eval_model import floor_of
+    from spyolo.cli.eval_model import floor_of, vote_of
     from spyolo.detection import postprocess
 
     boxes = partial(
         postprocess, anchors=detector.anchors, strides=detector.strides, confidence=floor_of(args), nms_iou=args.nms,
-        max_detections=args.max_detections,
+        max_detections=args.max_detections, vote_iou=vote_of(args, info),
     )  # fmt: skip
     return lambda predictions: [d.to("cpu") for d in boxes(predictions)]

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spyolo.cli.options import Parser, refuse_unread
+from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from spyolo.export import Reading
 
 NOT_NIR = (
-    "form", "timesteps", "size", "int8", "all_classes", "confidence", "nms_iou", "max_detections", "verify", "data", "split", "pictures",
+    "form", "timesteps", "size", "int8", "all_classes", "confidence", "nms_iou", "vote_iou", "max_detections", "verify", "data", "split",
+    "pictures",
 )  # fmt: skip
 MOST = 1_000_000  # boxes, pictures
 
@@ -47,6 +48,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--all-classes", action="store_true", help="of a box every class over the floor, as eval does, not only the best")
     p.add_argument("--confidence", type=float, default=0.3, help="floor on scores; can be changed when run [%(default)s]")
     p.add_argument("--nms-iou", type=float, default=0.5, help="overlap above which a box is dropped; can be changed when run [%(default)s]")
+    p.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     p.add_argument("--max-detections", type=int, default=100, help="boxes a picture [%(default)s]")
     p.add_argument("--verify", action="store_true", help="hold the files to torch, layer by layer and in their boxes (needs onnxruntime)")
     p.add_argument("--data", metavar="DIR", help="of --verify: folder that holds VOCdevkit, for real pictures")
@@ -68,9 +70,7 @@ def check(args: argparse.Namespace) -> list[str]:
     for name, bounds in (("size", SIZES), ("timesteps", STEPS), ("max_detections", (1, MOST)), ("pictures", (1, MOST))):
         if getattr(args, name) is not None:
             check_whole(f"--{name.replace('_', '-')}", getattr(args, name), *bounds)
-    for name in ("confidence", "nms_iou"):
-        if not 0 <= getattr(args, name) <= 1:
-            raise InputError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(args, name)}")
+    check_shares(args, ("confidence", "nms_iou", "vote_iou"))
     return forms
 
 
@@ -98,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     detector, info = load_detector(args.weights)
     if args.verify and args.data:
         check_pictures(detector.spec, args.weights, "--verify --data shows VOC's pictures; without --data it shows random input")
-    reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=not args.all_classes)
+    vote_iou = info.vote_iou if args.vote_iou is None else args.vote_iou
+    reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=not args.all_classes, vote_iou=vote_iou)
     out = Path(args.out)
     paths = [out / f"{form}.onnx" for form in forms]
     for form, path in zip(forms, paths):

@@ -12,6 +12,7 @@ from spyolo.errors import InputError
 from spyolo.settings import MOST_SEED, Settings, limits
 
 DETECTOR = Config()
+VOTE_IOU = "overlap from which boxes of a class vote on where the better one is; 0: they do not [as the weights say]"
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +31,14 @@ def check_seed(seed: int) -> None:
     """Of tools without a config. Raises InputError for a number that a generator does not take."""
     if not 0 <= seed <= MOST_SEED:
         raise InputError(f"--seed must be {limits(0, MOST_SEED)}, got {seed}")
+
+
+def check_shares(args: argparse.Namespace, names: Iterable[str]) -> None:
+    """Raises InputError where one of these options, as attributes of `args`, is given but no number from 0 to 1."""
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and not 0 <= value <= 1:
+            raise InputError(f"--{name.replace('_', '-')} must be between 0 and 1, got {value:g}")
 
 
 def refuse_unread(args: argparse.Namespace, names: Iterable[str], default_of: Callable[[str], Any], why: str) -> None:

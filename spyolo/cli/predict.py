@@ -27,7 +27,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spyolo.cli.options import Parser, refuse_unread
+from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--write", default="pictures,coco", help=f"what to write, of {', '.join(KINDS)} [%(default)s]")
     p.add_argument("--confidence", type=float, default=0.3, help="floor on scores [%(default)s]")
     p.add_argument("--nms-iou", type=float, default=0.5, help="overlap above which the worse box of a class is dropped [%(default)s]")
+    p.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     p.add_argument("--timesteps", type=int, help="steps a picture is shown, or with --fresh a frame [as trained]")
     p.add_argument("--steps-per-frame", type=int, default=1, help="steps each frame of a video or stream is shown [%(default)s]")
     p.add_argument("--fresh", action="store_true", help="no state carried over: every frame is a picture of its own")
@@ -74,9 +75,7 @@ def check(args: argparse.Namespace) -> None:
     unknown = set(kinds(args)) - set(KINDS)
     if unknown:
         raise InputError(f"--write {', '.join(sorted(unknown))}: not known; choose of {', '.join(KINDS)}")
-    for name in ("confidence", "nms_iou"):
-        if not 0 <= getattr(args, name) <= 1:
-            raise InputError(f"--{name.replace('_', '-')} must be between 0 and 1, got {getattr(args, name)}")
+    check_shares(args, ("confidence", "nms_iou", "vote_iou"))
 
 
 def check_fits(args: argparse.Namespace, source: Source) -> None:
@@ -154,7 +153,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from spyolo.running import choose_device
 
     predictor = Predictor.load(
-        args.weights, timesteps=args.timesteps, size=args.size, confidence=args.confidence, nms_iou=args.nms_iou,
+        args.weights, timesteps=args.timesteps, size=args.size, confidence=args.confidence, nms_iou=args.nms_iou, vote_iou=args.vote_iou,
         device=choose_device(args.device), amp=args.amp, fast=args.fast, settle=args.settle,
     )  # fmt: skip
     with ExitStack() as stack:

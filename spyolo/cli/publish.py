@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spyolo.cli.options import Parser
+from spyolo.cli.options import VOTE_IOU, Parser, check_shares
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 DTYPES = ("bf16", "fp16", "fp32")
 KEPT = (  # of the protocol: all but paths of this machine
-    "split", "pictures", "input", "confidence_floor", "nms_iou", "max_detections", "precision_of_convolutions", "device", "coco_backend",
-    "processor", "threads", "torch",
+    "split", "pictures", "input", "confidence_floor", "nms_iou", "max_detections", "vote_iou", "precision_of_convolutions", "device",
+    "coco_backend", "processor", "threads", "torch",
 )  # fmt: skip
 
 
@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--timesteps", default="1..4", help="steps measured [%(default)s]")
     p.add_argument("--steps", type=int, metavar="T", help="steps that the published file is used with [as trained]")
     p.add_argument("--size", type=int, help="input side that the published file is used with [as trained]")
+    p.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     p.add_argument("--dtype", default="bf16", choices=DTYPES, help="precision of the file [%(default)s]")
     p.add_argument("--note", default="", help="what a reader must know of the data, such as their resolution")
     p.add_argument("--to", metavar="DIR", help="folder of published weights [weights/]")
@@ -80,24 +81,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_use(args: argparse.Namespace) -> None:
-    """Steps and input side asked for. Raises InputError for what no file may say."""
+    """Steps, input side and vote asked for. Raises InputError for what no file may say."""
     from spyolo.checkpoint import SIZES, STEPS, check_whole
 
     if args.steps is not None:
         check_whole("--steps", args.steps, *STEPS)
     if args.size is not None:
         check_whole("--size", args.size, *SIZES)
+    check_shares(args, ["vote_iou"])
 
 
 def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsInfo]:
-    """Write the weights in the precision published, with the steps and the input side they are used with; returns what was written."""
+    """Write the weights in the precision published, with the steps, input side and vote they are used with; returns what was written."""
     import torch
 
     from spyolo.checkpoint import load_detector, save_weights
 
     detector, info = load_detector(args.weights)
-    steps, size = (there if asked is None else asked for asked, there in ((args.steps, info.timesteps), (args.size, info.size)))
-    info = replace(info, timesteps=detector.steps_of(steps), size=size)
+    asked = {"timesteps": args.steps, "size": args.size, "vote_iou": args.vote_iou}
+    info = replace(info, **{name: value for name, value in asked.items() if value is not None})
+    info = replace(info, timesteps=detector.steps_of(info.timesteps))
     save_weights(path, detector, info, {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[args.dtype])
     return detector, info
 

@@ -1,4 +1,4 @@
-"""Decoding and suppression as ONNX nodes: what `detection.postprocess` does, number for number."""
+"""Decoding, suppression and voting as ONNX nodes: what `detection.postprocess` does, number for number."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from spyolo.detection.decode import LEAST_SCORE
 from spyolo.export.graph import Wire, Writer, join
 
 
@@ -20,6 +21,7 @@ class Reading:
     max_detections: int = 100
     candidates: int = 1000
     one_class_per_box: bool = True
+    vote_iou: float = 0.0
 
 
 def decode(logits: Sequence[Wire], anchors: Sequence[Tensor], strides: Sequence[int], size: int, classes: int) -> tuple[Wire, Wire]:
@@ -92,6 +94,34 @@ def pick(writer: Writer, box: Wire, score: Wire, label: Wire, size: int, how: Re
     most = writer.constant([how.max_detections], np.int64)
     chosen = (box + apart).op("NonMaxSuppression", score.op("Unsqueeze", writer.constant([1], np.int64)), most, nms_iou, confidence)
     picture, _, place = chosen.split([1, 1, 1], axis=1)
-    where = join([picture, place], 1)
+    where, picture = join([picture, place], 1), picture.reshape(-1)
     found = {name: values.op("GatherND", where) for name, values in {"boxes": box, "scores": score, "labels": label}.items()}
-    return found | {"pictures": picture.reshape(-1)}
+    if how.vote_iou:
+        box, score, label = (values.op("Gather", picture, axis=0) for values in (box, score, label))
+        found["boxes"] = vote(writer, found["boxes"], found["labels"], box, score, label, how.vote_iou)
+    return found | {"pictures": picture}
+
+
+def vote(writer: Writer, kept: Wire, kept_label: Wire, boxes: Wire, scores: Wire, labels: Wire, iou: float) -> Wire:
+    """`detection.decode.vote`: kept [M, 4] and its labels [M]; the candidates of each one's picture, [M, K, 4], [M, K] and [M, K]."""
+
+    def over(axis: int) -> Wire:
+        return writer.constant([axis], np.int64)
+
+    near = overlap(writer, kept.op("Unsqueeze", over(1)), boxes).op("GreaterOrEqual", writer.constant(iou))
+    voters = near.op("And", labels.op("Equal", kept_label.op("Unsqueeze", over(1)))).op("Cast", to=1)
+    score = scores.op("Max", writer.constant(LEAST_SCORE))
+    weight = (voters * (score * score)).op("Unsqueeze", over(1))
+    total = weight.op("ReduceSum", over(2), keepdims=1)
+    return weight.op("MatMul", boxes).op("Div", total).op("Squeeze", over(1))
+
+
+def overlap(writer: Writer, one: Wire, other: Wire) -> Wire:
+    """Intersection over union of boxes [M, 1, 4] and [M, K, 4]: [M, K]."""
+    (a, b), (c, d) = one.split([2, 2], axis=2), other.split([2, 2], axis=2)
+
+    def area(sides: Wire) -> Wire:
+        return sides.op("ReduceProd", writer.constant([2], np.int64), keepdims=0)
+
+    shared = area((b.op("Min", d) - a.op("Max", c)).op("Max", writer.constant(0.0)))
+    return shared.op("Div", area(b - a) + area(d - c) - shared)

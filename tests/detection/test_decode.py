@@ -163,6 +163,35 @@ def test_a_suppressed_box_takes_no_one_elses_place():
     assert postprocess(predictions, ANCHORS, STRIDES, max_detections=2)[0].scores.tolist() == pytest.approx([0.9, 0.3])
 
 
+def test_a_vote_moves_a_kept_box_by_the_squares_of_the_scores():
+    """Edges 0 and 6.4 with scores 0.8 and 0.9, overlap 2/3: the mean of those that overlap by enough, and nobody else's."""
+    predictions = neighbours(([0.8, 0.0], [0.9, 0.0]))
+    (found,) = postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.66)
+    assert found.boxes[0].tolist() == pytest.approx([6.4 * 0.81 / (0.81 + 0.64), 0, 32 + 6.4 * 0.81 / (0.81 + 0.64), 32], abs=1e-3)
+    assert found.scores.tolist() == pytest.approx([0.9])
+    (alone,) = postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.67)
+    assert alone.boxes[0].tolist() == pytest.approx([6.4, 0, 38.4, 32], abs=1e-3)
+
+
+def test_a_vote_is_of_one_class():
+    predictions = neighbours(([0.8, 0.0], [0.0, 0.9]))
+    voted, plain = (postprocess(predictions, ANCHORS, STRIDES, vote_iou=iou)[0] for iou in (0.5, 0.0))
+    torch.testing.assert_close(voted.boxes, plain.boxes, atol=1e-4, rtol=0)
+
+
+def test_boxes_under_the_floor_vote_too():
+    predictions = neighbours(([0.4, 0.0], [0.9, 0.0]))
+    high, low = (postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.5, confidence=c)[0].boxes[0] for c in (0.5, 0.1))
+    assert torch.equal(high, low) and high[0] < 6.3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_vote_of_next_to_nothing_is_finite(dtype: torch.dtype):
+    predictions = [torch.full((1, 7, 64 // s, 64 // s), -30.0, dtype=dtype) for s in STRIDES]
+    (found,) = postprocess(predictions, ANCHORS, STRIDES, confidence=0.0, vote_iou=0.5)
+    assert len(found) and found.boxes.isfinite().all() and found.scores.max() < 1e-20
+
+
 def test_pictures_of_a_batch_keep_to_themselves():
     predictions = silence(batch=3)
     put(predictions[0], (1, 1), [0.9, 0.0], picture=0)

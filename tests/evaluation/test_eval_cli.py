@@ -118,7 +118,7 @@ def test_bad_input_is_one_line_and_status_2(devkit, preds, capsys, options, mess
 @pytest.mark.parametrize("options", [
     ["--nms", 0], ["--max-detections", 1], ["--fast", "int8"], ["--amp", "bf16"], ["--weights-of", "ema"], ["--energy-pictures", 5],
     ["--batch", 3], ["--workers", 0], ["--device", "cpu"], ["--limit", 1], ["--size", 64], ["--recalibrate", "2007:train"], ["--latency"],
-    ["--compare", "m.json"],
+    ["--compare", "m.json"], ["--vote-iou", 0.5],
 ])  # fmt: skip
 def test_what_a_file_of_predictions_has_no_use_for_is_refused(devkit, preds, capsys, options):
     assert evaluate(devkit, "--predictions", preds, *options) == 2
@@ -289,9 +289,9 @@ def test_the_stream_score_tells_what_was_tolerated_and_what_it_depends_on(sample
     detector = build_detector("spyv4_lite", 2, width=0.125)
     save_weights(tmp_path / "w.safetensors", detector, WeightsInfo(detector.spec, ("disc", "ring"), size=64, timesteps=1))
     options = ["--weights", tmp_path / "w.safetensors", "--stream", "--stream-clips", 1, "--out", tmp_path]
-    assert evaluate(sample_root, *options, "--nms", 0.9, "--confidence", 0.2, "--max-detections", 7, classes=None) == 0
+    assert evaluate(sample_root, *options, "--nms", 0.9, "--confidence", 0.2, "--max-detections", 7, "--vote-iou", 0.6, classes=None) == 0
     result = json.loads((tmp_path / "stream.json").read_text())
-    named = {"weights_of": "w", "nms_iou": 0.9, "confidence_floor": 0.2, "max_detections": 7}
+    named = {"weights_of": "w", "nms_iou": 0.9, "confidence_floor": 0.2, "max_detections": 7, "vote_iou": 0.6}
     assert named.items() <= result["protocol"].items()
     [told] = result["warnings"]
     assert "object of unknown class left out" in told and capsys.readouterr().err == f"warning: {told}\n"

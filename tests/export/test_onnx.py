@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,16 +98,16 @@ def test_files_of_other_steps_and_no_pictures_are_refused(exported: dict[str, Pa
 
 
 @pytest.mark.parametrize("name", ["spyv4_lite", "yolov4_tiny"])
-@pytest.mark.parametrize("one_class", [False, True])
-def test_boxes_are_those_of_postprocess(live, soft_pictures: Tensor, tmp_path: Path, name: str, one_class: bool):
+@pytest.mark.parametrize("one_class, vote_iou", [(False, 0.0), (True, 0.0), (False, 0.4), (True, 0.6)])
+def test_boxes_are_those_of_postprocess(live, soft_pictures: Tensor, tmp_path: Path, name: str, one_class: bool, vote_iou: float):
     detector, info = live(name)
-    reading = Reading(confidence=0.1, nms_iou=0.4, max_detections=30, candidates=70, one_class_per_box=one_class)
+    reading = Reading(confidence=0.1, nms_iou=0.4, max_detections=30, candidates=70, one_class_per_box=one_class, vote_iou=vote_iou)
     session = open_session(export_onnx(detector, info, tmp_path / "d.onnx", reading=reading))
     out = run_session(session, {"images": soft_pictures.numpy()})
     *_, (predictions, _) = detector.run(soft_pictures, info.timesteps if detector.spiking else 1)
     wanted = postprocess(
         predictions, detector.anchors, detector.strides, confidence=0.1, nms_iou=0.4, max_detections=30, candidates=70,
-        one_class_per_box=one_class,
+        one_class_per_box=one_class, vote_iou=vote_iou,
     )  # fmt: skip
     assert sum(map(len, wanted)) > 10
     for row, found in enumerate(wanted):
@@ -113,6 +115,15 @@ def test_boxes_are_those_of_postprocess(live, soft_pictures: Tensor, tmp_path: P
         torch.testing.assert_close(out["boxes"][mine], found.boxes, atol=1e-3, rtol=0)
         torch.testing.assert_close(out["scores"][mine], found.scores, atol=1e-5, rtol=0)
         assert out["labels"][mine].tolist() == found.labels.tolist()
+
+
+def test_a_vote_of_the_weights_goes_into_the_file_and_a_picture_without_boxes_through_it(live, tmp_path: Path):
+    detector, info = live()
+    path = export_onnx(detector, replace(info, vote_iou=0.5), tmp_path / "d.onnx")
+    told = {p.key: p.value for p in onnx.load(path).metadata_props}
+    assert json.loads(told["reading"])["vote_iou"] == 0.5
+    out = run_session(open_session(path), {"images": np.zeros((1, 3, 64, 64), np.uint8), "confidence": np.array([1.0], np.float32)})
+    assert out["boxes"].shape == (0, 4)
 
 
 def test_floor_and_overlap_are_inputs(exported: dict[str, Path], soft_pictures: Tensor):

@@ -72,7 +72,8 @@ def main() -> None:
                     for predictions, state in detector.run(sample.image.unsqueeze(0), steps):
                         after = state
                         if name == "plain fp32" or len(seen) == steps - 1:
-                            seen.append(postprocess(predictions, detector.anchors, detector.strides, confidence=0.005)[0])
+                            boxes = postprocess(predictions, detector.anchors, detector.strides, confidence=0.005, vote_iou=info.vote_iou)
+                            seen.append(boxes[0])
                         else:
                             seen.append(Detections.empty())
                 placed = in_picture(seen[-1], sample.letterbox, *voc.size(i))

@@ -15,7 +15,7 @@ from spyolo.detection import DetectorState
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 from spyolo.neurons import first_not_finite, sum_of
-from spyolo.running import weight_names
+from spyolo.resuming import weight_names
 
 DEAD, SATURATED = 1e-4, 0.9  # mean firing rate of a layer over an epoch
 IN_A_ROW = 20  # batches left out one after another: no accident any more, the weights are broken

@@ -31,18 +31,14 @@ from spyolo.health import Watch, counts, told
 from spyolo.learning import EMA
 from spyolo.neurons import norms
 from spyolo.pieces import Piece, pieces_of, this_piece, warn_of_repeats
+from spyolo.resuming import check_same_run, measured_otherwise, restore, state_tensors, taking_up, under
 from spyolo.run_folder import Row, RunFolder
 from spyolo.running import (
     build_optimizer,
-    check_same_run,
     choose_device,
     cosine_rate,
     evaluated,
-    load_moments,
-    measured_otherwise,
-    moments,
     stop_on_signals,
-    weight_names,
 )
 
 ORDER = ("seed", "batch", "limit", "train", "lanes")  # decide which pictures an epoch shows when
@@ -313,11 +309,7 @@ class Trainer:
 
     def save(self) -> None:
         """The whole state of the run, atomically; all processes have the same, which is checked first."""
-        names = weight_names(self.detector, self.rule.weights)
-        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.detector.state_dict().items()}
-        for kind, values in self.remembered().items():
-            tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
-        tensors |= moments(self.optimizer, names)
+        tensors = state_tensors(self.detector, self.rule.weights, self.remembered(), self.optimizer)
         self.peers.check_same(tensors)
         tensors |= {"meters": self.of_all(self.meters)} | {f"rates.{name}": self.of_all(rate) for name, rate in self.rates.items()}
         self.saved = time.monotonic()
@@ -337,7 +329,7 @@ class Trainer:
     def load(self) -> None:
         """Take up the run where its last checkpoint left it."""
         tensors, metadata = self.peers.first_does(self.folder.load_last)
-        try:
+        with taking_up(self.folder.last):
             position, history, kept = (json.loads(metadata[k]) for k in ("position", "history", "config"))
             check_same_run(
                 self.folder.last, position, kept, self.config, self.per_epoch,
@@ -345,17 +337,11 @@ class Trainer:
             )  # fmt: skip
             self.check_classes(tuple(json.loads(metadata["classes"])))
             self.pieces = json.loads(metadata["notes"]).get("pieces", [])[:-1]  # the last one is this run's own
-            names = weight_names(self.detector, self.rule.weights)
-            self.detector.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
-            with torch.no_grad():
-                for kind, values in self.remembered().items():
-                    for name, v in zip(names, values):
-                        v.copy_(tensors[f"{kind}.{name}"])
-            load_moments(self.optimizer, tensors, names)
+            restore(tensors, self.detector, self.rule.weights, self.remembered(), self.optimizer)
             world = int(position.get("world", 1))
             self.meters.copy_(self.peers.own_rows(tensors["meters"].reshape(world, -1)))
-            rates = {k.removeprefix("rates."): v for k, v in tensors.items() if k.startswith("rates.")}
-            self.rates = {name: self.peers.own_rows(v.reshape(world, 1)).flatten().to(self.device) for name, v in rates.items()}
+            rates = under("rates.", tensors).items()
+            self.rates = {name: self.peers.own_rows(v.reshape(world, 1)).flatten().to(self.device) for name, v in rates}
             self.epoch, self.batch, self.ema.updates = (int(position[k]) for k in ("epoch", "batch", "ema_updates"))
             self.best, self.seconds, self.skipped = float(position["best"]), float(position["seconds"]), int(position.get("skipped", 0))
             self.history = [dict(row) for row in history]
@@ -367,11 +353,6 @@ class Trainer:
                     f"{self.config.batch} pictures, shared out anew. Sums are rounded otherwise, so the weights will not be the same bits",
                     stacklevel=3,
                 )
-        except InputError:
-            raise
-        except (LookupError, TypeError, RuntimeError, ValueError, ArithmeticError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
 
     def check_classes(self, before: tuple[str, ...]) -> None:
         """Raises InputError where the checkpoint's classes are others, or in another order: a label would mean another thing."""

@@ -23,8 +23,8 @@ from spyolo.data import SAMPLE_CLASSES
 from spyolo.detection import LossParts, build_detector
 from spyolo.errors import InputError
 from spyolo.neurons import norms
+from spyolo.resuming import weight_names
 from spyolo.run_folder import COLUMNS, RunFolder
-from spyolo.running import weight_names
 from spyolo.summary import describe_start, finish
 from spyolo.trainer import Trainer
 

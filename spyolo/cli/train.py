@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with joined() as peers:
         from spyolo.data.sample import make_sample
         from spyolo.memory import keep_freed_memory
-        from spyolo.running import holds_this_run
+        from spyolo.resuming import holds_this_run
         from spyolo.summary import describe_start, finish
         from spyolo.trainer import Trainer
 

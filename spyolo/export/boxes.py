@@ -9,12 +9,17 @@ import numpy as np
 from torch import Tensor
 
 from spyolo.detection.decode import LEAST_SCORE
+from spyolo.errors import InputError
 from spyolo.export.graph import Wire, Writer, join
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How boxes are read from logits; see `detection.postprocess`. The floor and the overlap can be changed later: they are inputs."""
+    """How boxes are read from logits; see `detection.postprocess`. The floor and the overlap can be changed later: they are inputs.
+
+    Raises:
+        InputError: a share that is not between 0 and 1, or a number of boxes under 1.
+    """
 
     confidence: float = 0.3
     nms_iou: float = 0.5
@@ -22,6 +27,14 @@ class Reading:
     candidates: int = 1000
     one_class_per_box: bool = True
     vote_iou: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("confidence", "nms_iou", "vote_iou"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"reading: {name} must be between 0 and 1, got {getattr(self, name)}")
+        for name in ("max_detections", "candidates"):
+            if getattr(self, name) < 1:
+                raise InputError(f"reading: {name} must be at least 1, got {getattr(self, name)}")
 
 
 def decode(logits: Sequence[Wire], anchors: Sequence[Tensor], strides: Sequence[int], size: int, classes: int) -> tuple[Wire, Wire]:

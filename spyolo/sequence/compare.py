@@ -18,7 +18,7 @@ from spyolo.files import replace_file, write_whole
 from spyolo.learning import RULES, SequenceRule
 from spyolo.learning.memory import MemoryMeter
 from spyolo.neurons import DENSE
-from spyolo.running import holds_this_run
+from spyolo.resuming import holds_this_run
 from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.engine import train_batch
 from spyolo.sequence.networks import build_network, rule_for

@@ -23,19 +23,14 @@ from spyolo.errors import InputError
 from spyolo.files import held, write_whole
 from spyolo.learning import AuxiliaryLoss
 from spyolo.neurons import detach, leaves, map_state, norms
+from spyolo.resuming import changed, check_same_run, measured_otherwise, restore, state_tensors, taking_up, under
 from spyolo.run_folder import Layout, Row, RunFolder
 from spyolo.running import (
     EpochOrder,
-    changed,
-    check_same_run,
     choose_device,
     cosine_rate,
     evaluated,
-    load_moments,
-    measured_otherwise,
-    moments,
     stop_on_signals,
-    weight_names,
 )
 from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
@@ -255,15 +250,12 @@ class SequenceTrainer:
 
     def save(self) -> None:
         """The whole state of the run, atomically."""
-        names = weight_names(self.network, self.rule.update.weights)
-        tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in self.network.state_dict().items()}
-        for kind, values in self.rule.update.state_dict().items():
-            tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
+        update = self.rule.update
+        tensors = state_tensors(self.network, update.weights, update.state_dict(), self.optimizer) | {"meters": self.meters}
         tensors |= {f"rule.{k}": v for k, v in self.rule_state().items()}
         if self.auxiliary is not None:
             tensors |= {f"auxiliary.{k}": v for k, v in self.auxiliary.state_dict().items()}
         tensors |= {f"neurons.{i}": v for i, v in enumerate(leaves(self.state))}
-        tensors |= moments(self.optimizer, names) | {"meters": self.meters}
         position = {
             "epoch": self.epoch, "batch": self.batch, "per_epoch": self.per_epoch, "updates": self.updates, "best": self.best,
             "seconds": self.seconds,
@@ -288,37 +280,26 @@ class SequenceTrainer:
     def load(self) -> None:
         """Take up the run where its last checkpoint left it."""
         tensors, metadata = self.folder.load_last()
-        try:
+        with taking_up(self.folder.last):
             position, kept = json.loads(metadata["position"]), json.loads(metadata["config"])
             if changed(kept, self.config, ["task"]):
                 raise InputError(f"{self.folder.last} is of task {kept['dataset']['task']}; to learn another, start a new run")
             check_same_run(
                 self.folder.last, position, kept, self.config, self.per_epoch, anew="to learn with another, start a new run", order=ORDER
             )
-            names = weight_names(self.network, self.rule.update.weights)
-            self.network.load_state_dict(under("model.", tensors))
-            with torch.no_grad():
-                for kind, values in self.rule.update.state_dict().items():
-                    for name, v in zip(names, values):
-                        v.copy_(tensors[f"{kind}.{name}"])
+            update = self.rule.update
+            restore(tensors, self.network, update.weights, update.state_dict(), self.optimizer)
             self.load_rule(under("rule.", tensors))
             if self.auxiliary is not None:
                 self.auxiliary.load_state_dict(under("auxiliary.", tensors))
-            load_moments(self.optimizer, tensors, names)
             self.meters.copy_(tensors["meters"])
             self.load_neurons(under("neurons.", tensors))
-            otherwise = measured_otherwise(kept, self.config, MEASURE, self.folder.best)
-        except InputError:
-            raise
-        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.folder.last}: not a checkpoint of this run ({reason})") from error
-        self.epoch, self.batch, self.updates, self.best, self.seconds = (
-            position[k] for k in ("epoch", "batch", "updates", "best", "seconds")
-        )
-        self.history = json.loads(metadata["history"])
-        if otherwise:
-            self.best = None
+            self.epoch, self.batch, self.updates, self.best, self.seconds = (
+                position[k] for k in ("epoch", "batch", "updates", "best", "seconds")
+            )
+            self.history = json.loads(metadata["history"])
+            if measured_otherwise(kept, self.config, MEASURE, self.folder.best):
+                self.best = None
 
     def load_neurons(self, kept: dict[str, Tensor]) -> None:
         """The neurons' state in the middle of a text: its tensors put into the tree that one step makes."""
@@ -329,10 +310,6 @@ class SequenceTrainer:
             _, tree = self.network(engine.as_weights(self.network, first.input(0)), None)
         values = iter([kept[str(i)].to(self.device) for i in range(len(kept))])
         self.state = map_state(lambda _: next(values), tree)
-
-
-def under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def layout(metric: str) -> Layout:

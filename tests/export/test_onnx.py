@@ -218,6 +218,15 @@ def test_bad_options_are_told(live, tmp_path: Path, given: dict, message: str):
         export_onnx(*live(), tmp_path / "d.onnx", **given)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("confidence", 2.0), ("nms_iou", -1.0), ("vote_iou", float("nan")), ("max_detections", 0), ("candidates", 0)],
+)
+def test_a_reading_that_makes_no_sense_is_refused(name: str, value: float):
+    with pytest.raises(InputError, match=f"reading: {name} must be"):
+        Reading(**{name: value})
+
+
 def test_what_cannot_be_drawn_is_named(live, tmp_path: Path):
     detector, info = live()
     detector.backbone.conv2.synapse.norm = torch.nn.GroupNorm(2, 16)

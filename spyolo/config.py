@@ -164,6 +164,8 @@ class Config(Settings):
             raise InputError(f"{where}: lanes ({self.lanes}) deal out whole shards; with limit ({self.limit}), lanes must be 1")
         if self.sync_norm and self.norm != "batch":
             raise InputError(f"{where}: sync_norm goes with norm batch, not with {self.norm}")
+        if self.weights_of == "average" and self.rule != "fptt":
+            raise InputError(f"{where}: weights_of average goes with rule fptt; {self.rule} keeps none")
         if self.rate_low > self.rate_high:
             raise InputError(f"{where}: rate_low ({self.rate_low:g}) cannot exceed rate_high ({self.rate_high:g})")
         names = self.classes or ()

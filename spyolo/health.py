@@ -15,7 +15,7 @@ from spyolo.detection import DetectorState
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 from spyolo.neurons import first_not_finite, sum_of
-from spyolo.resuming import weight_names
+from spyolo.resuming import Memory, weight_names
 
 DEAD, SATURATED = 1e-4, 0.9  # mean firing rate of a layer over an epoch
 IN_A_ROW = 20  # batches left out one after another: no accident any more, the weights are broken
@@ -52,11 +52,14 @@ class Watch:
         weights: the trained tensors whose gradients are looked at.
         skip: leave out a batch whose values are not finite, and count it in `skipped`. Each update then waits for the device.
         peers: processes that share the batches: what one of them leaves out, all do.
+        memory: what rule and EMA remember of each weight: saved with the weights, and looked at with them.
     """
 
-    def __init__(self, detector: nn.Module, weights: Sequence[Tensor], skip: bool = False, peers: Peers = ALONE) -> None:
+    def __init__(
+        self, detector: nn.Module, weights: Sequence[Tensor], skip: bool = False, peers: Peers = ALONE, memory: Memory | None = None
+    ) -> None:
         trained = {id(w) for w in weights}
-        self.detector, self.skip, self.peers = detector, skip, peers
+        self.detector, self.skip, self.peers, self.memory = detector, skip, peers, memory or {}
         self.weights = [p for p in detector.parameters() if id(p) in trained]  # in forward order
         self.names = weight_names(detector, self.weights)
         self.layers: list[str] = []
@@ -95,7 +98,8 @@ class Watch:
                 return False
         self.rows.append(row)
         self.batches.append(self.batch)
-        self.in_a_row = 0
+        if last:  # a batch is left out whole if any of its parts is bad
+            self.in_a_row = 0
         return True
 
     def leave_out(self, finite: list[bool]) -> None:
@@ -115,9 +119,11 @@ class Watch:
     @torch.no_grad()
     def check(self) -> tuple[int, str] | None:
         """Read back what was gathered since the last time: the first bad batch (how many batches ago; 0: the newest) and what was not
-        finite where; None when all was well. Looks at the weights and norm statistics too, so that what is saved next is good."""
+        finite where; None when all was well. Looks at the weights, what is remembered of them and norm
+        statistics too, so that what is saved next is good."""
         kept = [b for b in self.detector.buffers() if b.is_floating_point()]
-        now = torch.stack([n.float() for n in torch._foreach_norm([*self.weights, *kept])])
+        remembered = [v for values in self.memory.values() for v in values]
+        now = torch.stack([n.float() for n in torch._foreach_norm([*self.weights, *remembered, *kept])])
         widths = [len(row) for row in (*self.rows, now)]
         *rows, now_fine = (part.tolist() for part in torch.cat([*self.rows, now]).isfinite().cpu().split(widths))  # the one synchronisation
         batches, self.rows, self.batches = self.batches, [], []
@@ -125,8 +131,9 @@ class Watch:
             if not all(row):
                 return self.batch - batch, self.what(row)
         if not all(now_fine):
-            bad = now_fine.index(False)
-            return 0, f"the weight {self.names[bad]} is not finite" if bad < len(self.names) else "statistics of a norm are not finite"
+            places = [f"the weight {name} is" for name in self.names]
+            places += [f"{kind} of a weight is" for kind, values in self.memory.items() for _ in values]
+            return 0, f"{[*places, *['statistics of a norm are'] * len(kept)][now_fine.index(False)]} not finite"
         return None
 
     def what(self, finite: list[bool]) -> str:

@@ -91,10 +91,13 @@ class Stoppable(Protocol):
 def stop_on_signals(run: Stoppable) -> Iterator[None]:
     """SIGINT and SIGTERM end the run after the present batch, with a checkpoint; a second one ends it at once."""
 
+    asked = False  # not `run.stopping`, which running out of time sets too: the first signal after that is still the first
+
     def stop(number: int, frame: Any) -> None:
-        if run.stopping:
+        nonlocal asked
+        if asked:
             raise KeyboardInterrupt
-        run.stopping = True
+        asked = run.stopping = True
         tqdm.write("stopping after this batch; press Ctrl-C again to stop at once")
 
     try:

@@ -99,13 +99,13 @@ class Trainer:
         self.meters = torch.zeros(peers.world, len(METERS), dtype=torch.float64, device=self.device)
         self.rates: dict[str, Tensor] = {}  # each layer's firing rate, [world]
         self.skipped = 0  # batches of the epoch left out
-        self.watch = Watch(self.detector, self.rule.weights, skip=config.nonfinite == "skip", peers=peers)
+        self.watch = Watch(self.detector, self.rule.weights, skip=config.nonfinite == "skip", peers=peers, memory=self.remembered())
         self.recent: deque[list[str]] = deque(maxlen=config.check_every)  # ids of the batches since the last look
         self.stopping = False
         self.seconds = 0.0
+        self.found = self.folder.stamp()  # before it is read: what is saved here from now on is another's. Of use on the first process only
         if resume:
             self.load()
-        self.found = self.folder.stamp()  # of use on the first process only
 
     # ---- the story -------------------------------------------------------------------------------------------------------------------
 

@@ -89,6 +89,7 @@ WRONG = {
     "classes: {cat: 1}": "classes must be a list or none",
     "classes: [cat, 1]": "classes must be a list or none",
     "classes: [cat, dog, cat]": "classes must be names, each once",
+    "rule: bptt\nweights_of: average": "weights_of average goes with rule fptt; bptt keeps none",
     "size: 100": "size must be a multiple of 32, got 100",
     "{timesteps: 3, parts: 4}": r"parts \(4\) cannot exceed timesteps \(3\)",
     "seed: 20261126151500": "seed must be between 0 and 4294967295, got 20261126151500",

@@ -188,6 +188,27 @@ def test_too_many_in_a_row_end_the_run(tiny_config, monkeypatch):
     assert trainer.batch == 4
 
 
+def test_a_batch_whose_later_part_alone_is_bad_is_a_bad_batch(weights_file, monkeypatch):
+    monkeypatch.setattr(health, "IN_A_ROW", 3)
+    detector, _ = load_detector(weights_file)
+    watch, state = Watch(detector, list(detector.parameters()), skip=True), detector(torch.zeros(1, 3, 64, 64))[1]
+    for _ in range(2):
+        watch.start()
+        assert watch.fine(torch.ones(()), [state], last=False) and not watch.fine(torch.tensor(math.nan), [state], last=True)
+    watch.start()
+    assert watch.fine(torch.ones(()), [state], last=False)
+    with pytest.raises(InputError, match="3 batches in a row had to be left out"):
+        watch.fine(torch.tensor(math.nan), [state], last=True)
+
+
+def test_what_is_remembered_of_the_weights_is_looked_at_before_it_is_saved(tiny_config):
+    """Form `paper` may leave a NaN in lambda under weights that are still finite."""
+    trainer = Trainer(tiny_config(**SHORT, form="paper"), quiet=True)
+    assert trainer.watch.check() is None
+    trainer.rule.state_dict()["lam"][3][0] = math.nan
+    assert trainer.watch.check() == (0, "lam of a weight is not finite")
+
+
 def test_nothing_waits_for_the_device_between_two_looks(tiny_config, monkeypatch):
     """Reading a value back is what `.item()`, `.tolist()` and `bool()` do."""
     trainer = Trainer(tiny_config(**SHORT), quiet=True)

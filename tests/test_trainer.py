@@ -6,12 +6,14 @@ import csv
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -25,6 +27,7 @@ from spyolo.errors import InputError
 from spyolo.neurons import norms
 from spyolo.resuming import weight_names
 from spyolo.run_folder import COLUMNS, RunFolder
+from spyolo.running import stop_on_signals
 from spyolo.summary import describe_start, finish
 from spyolo.trainer import Trainer
 
@@ -267,6 +270,30 @@ def test_a_signal_stops_after_the_batch_and_the_run_goes_on(whole, tiny_config, 
     trainer = resumed(config)
     assert (trainer.epoch, trainer.batch) == (1, 2) and trainer.fit()
     assert_same_run(whole.out, config.out)
+
+
+def test_the_first_signal_after_time_ran_out_is_the_first(capsys):
+    run = SimpleNamespace(stopping=True)
+    with stop_on_signals(run):
+        signal.raise_signal(signal.SIGTERM)
+        assert "press Ctrl-C again" in capsys.readouterr().out
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_another_process_that_saves_while_this_one_loads_is_seen(whole, tiny_config, tmp_path):
+    config = tiny_config(out=str(shutil.copytree(whole.out, tmp_path / "shared")), epochs=9)
+    load = Trainer.load
+
+    def slow(self) -> None:
+        load(self)
+        self.folder.last.write_bytes(self.folder.last.read_bytes())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "load", slow)
+        trainer = Trainer(config, resume=True, quiet=True)
+    with pytest.raises(InputError, match="another process has trained here meanwhile"):
+        trainer.fit()
 
 
 def test_a_second_signal_stops_at_once(tiny_config):

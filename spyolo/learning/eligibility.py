@@ -6,7 +6,8 @@ learning signal L is of the present step only. They differ in what a trace leave
     e-prop   traces without the recurrent synapse and without the reset; signal through the readout's weights, or random ones
     ostl     traces with the recurrent synapse (`with_h`) or without it; signal by backpropagation within the step
 
-A leaky readout filters the traces, so that it is handled exactly.
+A leaky readout filters the traces. That is exact in the last layer; below it, what the filter remembers of a step is led through the layer
+above as that is now, not as it was then.
 """
 
 from __future__ import annotations

@@ -22,12 +22,12 @@ class BatchRenorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[B, C, H, W] -> the same."""
-        if not self.training or self.running_mean is None or self.running_var is None:
+        # No momentum: statistics are gathered anew, as plain means. A correction toward what is still being gathered would change what the
+        # layers behind are shown, and so their statistics.
+        if not self.training or self.running_mean is None or self.running_var is None or self.momentum is None:
             return super().forward(input)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
-        # As in nn.BatchNorm2d, no momentum means a cumulative mean: that is how statistics are recalibrated.
-        momentum = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
         wide = input.detach().to(torch.promote_types(input.dtype, torch.float32))
         var, mean = torch.var_mean(wide, dim=(0, 2, 3), correction=0)
         std = (var + self.eps).sqrt()
@@ -36,7 +36,7 @@ class BatchRenorm2d(nn.BatchNorm2d):
         d = ((mean - self.running_mean) / running_std).clamp(-self.d_max, self.d_max)
         # r and d act on the normalised value, so they fold into the affine part of one ordinary batch norm.
         return nn.functional.batch_norm(
-            input, self.running_mean, self.running_var, self.weight * r, self.bias + self.weight * d, True, momentum, self.eps
+            input, self.running_mean, self.running_var, self.weight * r, self.bias + self.weight * d, True, self.momentum, self.eps
         )
 
 

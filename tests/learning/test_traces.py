@@ -51,6 +51,18 @@ def test_any_cell_through_its_jacobian(kind):
         assert largest_difference(rule_gradients("ostl", net, x, y, 2), autograd_gradients(net, x, y, 2)) < 1e-10
 
 
+def test_a_leaky_readout_is_exact_above_and_not_below():
+    """The upper layer has no state of its own, so that nothing else is dropped: OSTL is exact in both layers under a linear readout."""
+    off = {}
+    for readout in ("linear", "leaky"):
+        net = random_network(["ssnu", "ssnu"], [3, 5, 4], 2, recurrent=False, readout=readout)
+        net.cells[1].unit.decay = 0.0
+        x, y = random_sequence(20, 3, 3, 2, 0)
+        found, wanted = rule_gradients("ostl", net, x, y), autograd_gradients(net, x, y)
+        off[readout] = [float((found[k] - wanted[k]).norm() / wanted[k].norm()) for k in (f"cells.{i}.synapse.weight" for i in (0, 1))]
+    assert max(off["linear"]) < 1e-12 and off["leaky"][1] < 1e-12 and off["leaky"][0] > 0.05
+
+
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
 def test_ostl_with_other_snu_activations(activation):
     net, (x, y) = random_network(["snu"], [3, 4], 2, activation=activation), random_sequence(9, 2, 3, 2, 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spyolo.neurons import BatchRenorm2d, build_norm, frozen_statistics, norms
+from spyolo.neurons import BatchRenorm2d, build_norm, fresh_statistics, frozen_statistics, norms
 
 
 @pytest.fixture
@@ -95,6 +95,22 @@ def test_no_momentum_is_a_cumulative_mean(kind: str, x: Tensor):
     variances = torch.stack([b.var((0, 2, 3)) for b in batches])
     assert torch.allclose(norm.running_mean, means.mean(0)) and torch.allclose(norm.running_var, variances.mean(0))
     assert norm.num_batches_tracked == 3
+
+
+def test_statistics_taken_anew_are_those_of_the_plain_norm_in_every_layer():
+    """What a renormalised layer passes on while it gathers must not be corrected by half-gathered statistics."""
+    gathered = {}
+    for kind in ("batch", "renorm"):
+        torch.manual_seed(0)
+        model = nn.Sequential(*(m for _ in range(3) for m in (nn.Conv2d(2, 2, 3), build_norm(kind, 2), nn.ReLU()))).double()
+        with torch.no_grad():
+            model[0].weight.mul_(20)
+        with fresh_statistics(model):
+            for _ in range(4):
+                model(torch.randn(3, 2, 12, 12, dtype=torch.float64))
+        gathered[kind] = [s for m in norms(model) for s in (m.running_mean, m.running_var)]
+    for plain, renormalised in zip(gathered["batch"], gathered["renorm"]):
+        torch.testing.assert_close(renormalised, plain)
 
 
 @pytest.mark.parametrize("kind", ["batch", "renorm"])

@@ -96,7 +96,7 @@ class Loss:
     objectness_gain: float = option(1.0, "weight of the objectness term", low=0)
     class_gain: float = option(4.0, "weight of the class term", low=0)
     smoothing: float = option(0.0, "label smoothing of the class targets", low=0, high=0.5)
-    iou_target: float = option(0.0, "objectness target of a positive: 0 means 1, 1 means its box's IoU", low=0, high=1)
+    iou_target: float = option(0.0, "objectness target of a positive: 0 means 1, 1 means its box's CIoU, at least 0", low=0, high=1)
     shape_factor: float = option(4.0, "largest ratio of sides at which an anchor answers for an object", low=1)
     rate_weight: float = option(0.0, "weight of the firing-rate regulariser", low=0)
     rate_low: float = option(0.02, "channels that fire less are pulled up", low=0, high=1)

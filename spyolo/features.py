@@ -1,8 +1,8 @@
 """The spiking backbone for other people's detectors and classifiers: pictures in, feature maps out, the time steps folded away inside.
 
-    body = spyolo.backbone("spyv4_lite", out_indices=(2, 3, 4), timesteps=3, pretrained="spyv4_lite_voc")
+    body = spyolo.backbone("spyv4_lite", out_indices=(2, 3, 4), timesteps=1, pretrained="spyv4_lite_voc")  # T as they were trained
     maps = body(images)                                            # three maps; nothing is remembered between two calls
-    detector = FCOS(with_fpn(body, 128), num_classes=21, image_mean=[0] * 3, image_std=[1] * 3, ...)
+    detector = FCOS(with_fpn(body, 128), num_classes=20, image_mean=[0] * 3, image_std=[1] * 3, ...)    # docs/reuse.md has it whole
 
 Inside `with carry_state(detector):` each call is one time step of a sequence instead: online learning (FPTT) and streams.
 """

@@ -18,17 +18,19 @@ FROM_CONFIG = ("detector", "rule", "form", "timesteps", "size", "batch", "lr", "
 
 
 def pieces_of(weights: str) -> list[Piece]:
-    """The log in a weights file; a file without one counts as one unknown piece.
+    """The log in a weights file; a file without one, or with one that is not understood, counts as one unknown piece.
 
     Raises:
         InputError: no such file or published name.
     """
     metadata = load_tensors(weights)[1]
     try:
-        notes, detector = json.loads(metadata["notes"]), json.loads(metadata["spec"])["name"]
-        return list(notes["pieces"]) if "pieces" in notes else [{"detector": detector, "from": "unknown"}]
-    except (KeyError, TypeError, ValueError):
+        notes, detector = json.loads(metadata["notes"]), str(json.loads(metadata["spec"])["name"])
+        pieces = notes.get("pieces")
+    except (KeyError, TypeError, ValueError, AttributeError):
         return [{"detector": "unknown", "from": "unknown"}]
+    whole = isinstance(pieces, list) and all(isinstance(p, dict) and {"detector", "from"} <= p.keys() for p in pieces)
+    return pieces if whole and pieces else [{"detector": detector, "from": "unknown"}]
 
 
 def this_piece(config: Config, before: list[Piece], *, epochs: float, seconds: float, device: str, pictures: int) -> Piece:

@@ -10,13 +10,16 @@ import numpy as np
 import torch
 
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo, load_detector
+from spyolo.checkpoint import SIZES, STEPS, WeightsInfo, check_share, check_whole, load_detector
 from spyolo.data import Letterbox, read_image
 from spyolo.data.letterbox import fit_picture
 from spyolo.detection import DetectorState, SpikingYOLO, fuse, postprocess, settled
 from spyolo.engine import in_picture
+from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
 from spyolo.neurons import autocast
+
+BOXES = (1, 1_000_000)  # of max_detections, as `check_whole` takes it
 
 
 class Predictor:
@@ -40,6 +43,9 @@ class Predictor:
         amp: `bf16` autocast or `none`.
         fast: `fp32`, `bf16` or `int8`: take the fast path of `detection.fuse` at this precision; `none`: the detector as it is.
         settle: stop before T steps when a step changed no box (`detection.settled`).
+
+    Raises:
+        InputError: an option that is out of its range.
     """
 
     def __init__(
@@ -47,13 +53,20 @@ class Predictor:
         nms_iou: float = 0.5, max_detections: int = 100, device: torch.device | str = "cpu", amp: str = "none",
         fast: str = "none", settle: bool = False, vote_iou: float | None = None,
     ) -> None:  # fmt: skip
+        timesteps, size = info.timesteps if timesteps is None else timesteps, info.size if size is None else size
+        vote_iou = info.vote_iou if vote_iou is None else vote_iou
+        for name, number, bounds in (("timesteps", timesteps, STEPS), ("size", size, SIZES), ("max_detections", max_detections, BOXES)):
+            check_whole(name, number, *bounds)
+        for name, share in (("confidence", confidence), ("nms_iou", nms_iou), ("vote_iou", vote_iou)):
+            check_share(name, share)
+        if amp not in ("none", "bf16"):
+            raise InputError(f"amp must be none or bf16, got {amp!r}")
         self.device = torch.device(device)
         self.detector, self.info, self.amp, self.settle = detector.to(self.device).eval(), info, amp, settle
         if fast != "none":
             self.detector = fuse(self.detector, fast)
-        self.timesteps, self.size = self.detector.steps_of(timesteps or info.timesteps), size or info.size
-        self.confidence, self.nms_iou, self.max_detections = confidence, nms_iou, max_detections
-        self.vote_iou = info.vote_iou if vote_iou is None else vote_iou
+        self.timesteps, self.size = self.detector.steps_of(timesteps), size
+        self.confidence, self.nms_iou, self.vote_iou, self.max_detections = confidence, nms_iou, vote_iou, max_detections
 
     @classmethod
     def load(cls, path: str | Path, **options: object) -> Predictor:

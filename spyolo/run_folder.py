@@ -57,6 +57,7 @@ class RunFolder:
         self.last = self.path / "last.safetensors"
         self.previous = self.path / "previous.safetensors"
         self.best = self.path / "best.safetensors"
+        self.final = self.path / "final.safetensors"
         self.curves = self.path / "curves.png"
         self.metrics = self.path / "metrics.json"
         self.pictures = self.path / "predictions.png"

@@ -123,7 +123,7 @@ def listing(trainer: Trainer) -> str:
     f = trainer.folder
     log = f"{f.log} (also: tensorboard --logdir {f.path})"
     parts = [
-        ("run folder", f.path), ("config", f.config), ("log", log), ("best weights", f.best), ("last checkpoint", f.last),
-        ("curves", f.curves), ("predictions", f.pictures), ("metrics", f.metrics),
+        ("run folder", f.path), ("config", f.config), ("log", log), ("best weights", f.best), ("final weights", f.final),
+        ("last checkpoint", f.last), ("curves", f.curves), ("predictions", f.pictures), ("metrics", f.metrics),
     ]  # fmt: skip
     return "\n".join(f"{name:<16} {path}" for name, path in parts)

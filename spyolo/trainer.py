@@ -42,7 +42,10 @@ from spyolo.running import (
 )
 
 ORDER = ("seed", "batch", "limit", "train", "lanes")  # decide which pictures an epoch shows when
-MEASURE = ("val", "val_limit", "eval_limit", "weights_of")  # decide what a score is of: one of other pictures or weights is no rival
+MEASURE = (  # decide what a score is of: one of other pictures, weights or ways of reading them is no rival
+    "val", "val_limit", "eval_limit", "weights_of", "size", "timesteps", "recalibrate", "amp", "confidence", "nms_iou", "max_detections",
+    "vote_iou",
+)  # fmt: skip
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
 
@@ -209,15 +212,17 @@ class Trainer:
             return self.peers.first_does(lambda: self.judge(found))
 
     def judge(self, found: dict[str, Detections]) -> dict[str, Any]:
-        """Metrics of what the detector, as it is, has found; keep it if it is the best yet."""
+        """Metrics of what the detector, as it is, has found; keep it if it is the best yet, or the run's last."""
         truth = {name: self.val_set.voc.objects(i) for i, name in enumerate(self.val_set.voc.ids) if name in found}
         metrics = evaluate_detections(truth, found, self.classes)
         score = metrics["voc10_ap50"] or 0.0
+        keys = ("voc10_ap50", "voc07_ap50", "voc10_ap50_95", "coco_ap")
+        info = self.info({k: metrics[k] for k in keys if k in metrics} | {"split": self.config.val, "pictures": len(truth)})
         if score > self.best:
             self.best = score
-            keys = ("voc10_ap50", "voc07_ap50", "voc10_ap50_95", "coco_ap")
-            info = self.info({k: metrics[k] for k in keys if k in metrics} | {"split": self.config.val, "pictures": len(truth)})
             save_weights(self.folder.best, self.detector, info)
+        if self.epoch >= self.config.epochs:
+            save_weights(self.folder.final, self.detector, info)
         return metrics
 
     # ---- its parts -------------------------------------------------------------------------------------------------------------------

@@ -151,9 +151,9 @@ def test_a_class_needs_a_sensible_name(model: tuple[SpikingYOLO, WeightsInfo], n
     [
         ((64, 96, 3), 5, "label 5 is none of the 2 classes"),
         ((64, 96, 3), -1, "label -1 is none of the 2 classes"),
-        ((64, 96), 1, r"takes pictures, \[H, W, 3\]; got an array of shape \[64, 96\]"),
-        ((64, 96, 4), 1, r"got an array of shape \[64, 96, 4\]"),
-        ((64, 96, 1), 1, r"got an array of shape \[64, 96, 1\]"),
+        ((64, 96), 1, r"takes pictures, uint8 \[H, W, 3\]; got an array of uint8 \[64, 96\]"),
+        ((64, 96, 4), 1, r"got an array of uint8 \[64, 96, 4\]"),
+        ((64, 96, 1), 1, r"got an array of uint8 \[64, 96, 1\]"),
     ],
 )
 def test_a_lesson_that_is_refused_leaves_nothing_to_undo(

@@ -123,6 +123,27 @@ def test_boxes_are_read_with_the_vote_of_the_file_unless_another_is_asked_for(we
     assert torch.equal(voted.scores, plain.scores) and not torch.equal(voted.boxes, plain.boxes)
 
 
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ({"timesteps": 0}, "timesteps: a whole number from 1"), ({"timesteps": -1}, "timesteps: a whole number from 1"),
+        ({"size": 0}, "size: a multiple of 32"), ({"size": 100}, "size: a multiple of 32"),
+        ({"max_detections": -1}, "max_detections: a whole number from 1"),
+        ({"confidence": 5}, "confidence: a number from 0 to 1"), ({"nms_iou": -1}, "nms_iou: a number from 0 to 1"),
+        ({"vote_iou": float("nan")}, "vote_iou: a number from 0 to 1"), ({"amp": "fp8"}, "amp must be none or bf16, got 'fp8'"),
+    ],
+)  # fmt: skip
+def test_options_out_of_their_range_are_told_at_once(weights_file, option, told):
+    with pytest.raises(InputError, match=told):
+        Predictor.load(weights_file, **option)
+
+
+@pytest.mark.parametrize("image", [np.full((8, 8, 3), 0.5, np.float32), np.zeros((0, 8, 3), np.uint8)])
+def test_pictures_that_are_none_are_told(predictor, image):
+    with pytest.raises(InputError, match=r"takes pictures, uint8 \[H, W, 3\]; got an array of"):
+        predictor.predict(image)
+
+
 def test_one_class_a_box(predictor, voc):
     seen = predictor.predict(voc.image(0))
     places = {tuple(box) for box in seen.boxes.tolist()}

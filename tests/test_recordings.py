@@ -148,7 +148,7 @@ def test_a_run_on_recordings_and_what_takes_its_weights(trained, root, tmp_path,
     predictor = Predictor(detector, info, confidence=0.01)
     seen = list(predictor.stream(events.frame(0, w) for w in range(4)))
     assert len(seen) == 4 and all((d.boxes >= 0).all() for d in seen)
-    with pytest.raises(InputError, match=r"takes event frames, \[H, W, 2\]; got an array of shape \[48, 64, 3\]"):
+    with pytest.raises(InputError, match=r"takes event frames, uint8 \[H, W, 2\]; got an array of uint8 \[48, 64, 3\]"):
         predictor.predict(np.zeros((48, 64, 3), np.uint8))
 
 

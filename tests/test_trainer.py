@@ -80,6 +80,11 @@ def test_the_folder_holds_all_that_was_promised(tiny_config, adorned):
     trainer = Trainer(config, quiet=True)
     assert trainer.fit()
     told = finish(trainer)
+    kept, info = load_detector(trainer.folder.final)
+    assert info.notes["epoch"] == 2 and info.metrics["voc10_ap50"] == trainer.history[-1]["voc10_ap50"]
+    with trainer.evaluated_weights():  # those of the last epoch, as they were measured
+        now = trainer.detector.state_dict()
+        assert all(torch.equal(v, now[k]) for k, v in kept.state_dict().items() if "running" not in k)
     names = {p.name for p in Path(config.out).iterdir()}
     promised = {"config.yaml", "log.csv", "last.safetensors", "best.safetensors", "curves.png", "metrics.json", "predictions.png"}
     assert promised <= names and any(n.startswith("events.out.tfevents") for n in names)
@@ -523,7 +528,10 @@ def test_changes_that_a_checkpoint_cannot_take(stopped, changes, message):
     assert "\n" not in str(caught.value) and (Path(stopped.out) / "last.safetensors").read_bytes() == before
 
 
-@pytest.mark.parametrize(("changes", "anew"), [({}, False), ({"lr": 0.5}, False), ({"val": "2007:train"}, True), ({"val_limit": 3}, True)])
+@pytest.mark.parametrize(("changes", "anew"), [
+    ({}, False), ({"lr": 0.5}, False), ({"val": "2007:train"}, True), ({"val_limit": 3}, True),
+    ({"size": 96}, True), ({"vote_iou": 0.5}, True),
+])  # fmt: skip
 def test_the_best_so_far_is_no_rival_where_something_else_is_measured(tiny_config, changes, anew, recwarn):
     config = tiny_config(**SHORT, timesteps=1)
     trainer = Trainer(config, quiet=True)

@@ -68,6 +68,9 @@ class EventSet:
     def _read_truth(self, recording: EventFile) -> dict[int, Objects]:
         path = recording.path.with_name(recording.path.name.replace("_td.dat", "_bbox.npy"))
         times, boxes, labels = read_boxes(path, len(self.classes))
+        last = recording.duration + self.window  # one wrong time would make a recording of years of windows
+        if len(times) and int(times.max()) > last:
+            raise InputError(f"{path}: a box at {int(times.max())} us, {recording.path.name} ends at {recording.duration} us")
         truth = {}
         for time in np.unique(times):  # a window with truth of two times keeps the later one
             chosen = times == time

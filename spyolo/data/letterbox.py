@@ -74,11 +74,11 @@ def fit_picture(image: np.ndarray, size: int, channels: int) -> tuple[np.ndarray
     """A picture (three channels), or a frame of event counts, on the canvas of a detector that takes so many channels; as `letterbox`.
 
     Raises:
-        InputError: an array of another shape.
+        InputError: an array of another shape or type (cut down to whole numbers, a picture in 0 to 1 would be black).
     """
-    if image.ndim != 3 or image.shape[2] != channels:
-        takes = "pictures, [H, W, 3]" if channels == 3 else f"event frames, [H, W, {channels}]"
-        raise InputError(f"this detector takes {takes}; got an array of shape {list(image.shape)}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != channels or 0 in image.shape:
+        takes = "pictures, uint8 [H, W, 3]" if channels == 3 else f"event frames, uint8 [H, W, {channels}]"
+        raise InputError(f"this detector takes {takes}; got an array of {image.dtype} {list(image.shape)}")
     return letterbox(image, size, FILL if channels == 3 else 0)
 
 

@@ -255,6 +255,16 @@ def test_missing_pictures_and_ids_that_voc_cannot_hold(collection, tmp_path):
         write_voc(odd, tmp_path / "odd", "train", pictures="none")
 
 
+def test_a_part_that_failed_for_a_picture_can_be_written_once_the_picture_is_there(collection, tmp_path):
+    missing = Path(collection.entries[-1].picture)
+    content = missing.read_bytes()
+    missing.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        write_yolo(collection, tmp_path / "out", "train")
+    missing.write_bytes(content)
+    write_yolo(collection, tmp_path / "out", "train")
+
+
 def test_command_line_round_trip(sample_root, tmp_path, capsys):
     to_coco = f"--from voc --to coco --data {sample_root} --split 2007:val --out {tmp_path}/c"
     steps = [

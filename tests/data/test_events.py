@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tracemalloc
 from pathlib import Path
 
@@ -178,6 +179,13 @@ def test_a_set_knows_its_recordings_and_the_windows_with_truth(root):
     inside = frame[y1 - 2 : y2 + 2, max(0, x1 - 12) : x2 + 2].astype(int).sum()
     assert frame.shape == (240, 304, 2) and inside == frame.astype(int).sum() > 0
     assert np.array_equal(drawn(frame)[..., 0], frame[..., 1]) and found.image(i).shape == (240, 304, 3)
+
+
+def test_a_box_long_after_the_recording_is_told_instead_of_waited_for(root, tmp_path):
+    there = Path(shutil.copytree(root, tmp_path / "events"))
+    write_boxes(there / "train" / "train1_bbox.npy", np.array([1000, 1 << 55]), np.array([[0, 0, 9, 9]] * 2), np.array([0, 0]))
+    with pytest.raises(InputError, match=rf"train1_bbox.npy: a box at {1 << 55} us, train1_td.dat ends at \d+ us"):
+        EventSet(there, "train")
 
 
 def test_small_boxes_are_difficult(root):

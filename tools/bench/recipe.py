@@ -67,7 +67,7 @@ LINES = [
     Line("mosaic", "augmentation", {"augment": "mosaic"}),
     Line("shape factor 2", "assignment", {"shape_factor": 2}),
     Line("shape factor 8", "assignment", {"shape_factor": 8}),
-    Line("objectness = IoU", "assignment", {"iou_target": 1}),
+    Line("objectness = CIoU", "assignment", {"iou_target": 1}),
     Line("smoothing 0.1", "loss", {"smoothing": 0.1}),
     Line("rate regulariser 0.1", "loss", {"rate_weight": 0.1}),
     Line("lr 0.0015", "schedule", {"lr": 0.0015}),

@@ -4,8 +4,9 @@
     tools/compare_rules.py --task adding --rules fptt:ltc:10,bptt:lstm,eprop:alif --lengths 100,1000 --out runs/compare
     tools/compare_rules.py --task jsb --rules bptt,ostl --data DIR --epochs 10 --out runs/jsb-rules
 
-A contender is rule, rule:cell or rule:cell:parts. Every run is kept in a folder of its own under --out, so the same command goes on where
-it was stopped. --lengths measures peak memory and time of a batch of the adding problem against T. All other options are those of
+A contender is rule, rule:cell or rule:cell:parts. --parts and --weights-of are for fptt: other rules take 1 part where they do not name
+another, and are judged by their weights. Every run is kept in a folder of its own under --out, so the same command goes on where it was
+stopped. --lengths measures peak memory and time of a batch of the adding problem against T, on --device. All other options are those of
 train_sequence. Writes comparison.md, comparison.png, curves.csv and costs.csv.
 """
 

@@ -33,6 +33,11 @@ class Batch:
     def size(self) -> int:
         return self.inputs.shape[1]
 
+    @property
+    def ragged(self) -> bool:
+        """Whether some sequence ends before the batch does."""
+        return self.lengths is not None and int(self.lengths.min()) < self.timesteps
+
     def input(self, t: int) -> Tensor:
         """What the network sees at step t: fp32 [B, ...]; token numbers stay int64."""
         x = self.inputs[t if self.inputs.shape[0] > 1 else 0]

@@ -11,15 +11,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib.figure import Figure
 
 from spyolo.errors import InputError
-from spyolo.files import replace_file, write_whole
+from spyolo.files import is_there, replace_file, write_whole
 from spyolo.learning import RULES, SequenceRule
 from spyolo.learning.memory import MemoryMeter
 from spyolo.neurons import DENSE
 from spyolo.resuming import holds_this_run
-from spyolo.sequence.config import SequenceConfig
+from spyolo.running import choose_device
+from spyolo.sequence.config import SequenceConfig, load_sequence_config
 from spyolo.sequence.engine import train_batch
 from spyolo.sequence.networks import build_network, rule_for
 from spyolo.sequence.objectives import MSE
@@ -33,7 +35,8 @@ CURVES = ("rule", "seed", "epoch", "updates", "seconds", "loss")
 
 
 def contenders(words: Sequence[str], config: SequenceConfig) -> dict[str, SequenceConfig]:
-    """`rule`, `rule:cell` or `rule:cell:parts` -> the config with these. Parts that are not given: the config's for FPTT, else one.
+    """`rule`, `rule:cell` or `rule:cell:parts` -> the config with these. Parts that are not given: the config's for FPTT, else one. Rules
+    other than FPTT are judged by their weights, whatever `weights_of` says.
 
     Raises:
         InputError: no such rule or cell, or the same contender twice.
@@ -45,6 +48,8 @@ def contenders(words: Sequence[str], config: SequenceConfig) -> dict[str, Sequen
             raise InputError(f"rules: {word!r} is not rule, rule:cell or rule:cell:parts; rules are {', '.join(RULES)}; "
                              f"cells are {', '.join(DENSE)}")  # fmt: skip
         changes: dict[str, Any] = {"rule": rule, "parts": parts or (config.parts if rule == "fptt" else 1)}
+        if rule != "fptt":
+            changes["weights_of"] = "w"  # FPTT alone has an average
         if word in found:
             raise InputError(f"rules: {word} is named twice")
         found[word] = config.updated(changes | ({"cell": cell} if cell else {}), f"rules {word}")
@@ -62,10 +67,19 @@ def planned(configs: dict[str, SequenceConfig], seeds: Sequence[int], out: Path)
     for name, config in configs.items():
         for seed in seeds:
             run = config.updated({"seed": seed, "out": str(out / f"{name.replace(':', '-')}-{seed}")})
-            holds_this_run(run, "give another --out, or the options it was begun with")
+            holds_this_run(as_begun(run), "give another --out, or the options it was begun with")
             plan.append((name, seed, run))
         SequenceTrainer(run, resume=True)  # built and dropped
     return plan
+
+
+def as_begun(run: SequenceConfig) -> SequenceConfig:
+    """The run as its folder names it: before `gate_bias` could be none, the folder of a run without one said 0. Taken for the same where
+    both build the same network."""
+    path = Path(run.out) / "config.yaml"
+    same = run.cell != "ltc" or run.gate == "static" or run.init == "xavier"
+    old = run.gate_bias is None and same and is_there(path) and load_sequence_config(path).gate_bias == 0
+    return run.updated({"gate_bias": 0.0}) if old else run
 
 
 def train_all(plan: Plan, quiet: bool = False) -> Results | None:
@@ -80,16 +94,18 @@ def train_all(plan: Plan, quiet: bool = False) -> Results | None:
         if not trainer.fit():
             return None
         found.append((name, seed, trainer))
+        if trainer.stopping and len(found) < len(plan):  # told in its last batch or evaluation: it is whole, the next is not begun
+            return None
     return found
 
 
 def costs(configs: dict[str, SequenceConfig], lengths: Sequence[int]) -> list[Row]:
-    """Seconds and bytes of a training batch of the adding problem against its length T.
+    """Seconds and bytes of a training batch of the adding problem against its length T, on the config's device.
 
     Bytes: the allocator's peak over what was handed out before the batch (weights, optimizer and inputs are there already).
 
     Raises:
-        InputError: a length under 2, or a network or rule that the adding problem does not go with.
+        InputError: a device that is not there, a length under 2, or a network or rule that the adding problem does not go with.
     """
     if lengths and any(config.conv for config in configs.values()):
         raise InputError("--lengths measures on the adding problem, which shows no pictures: leave it out for networks with conv")
@@ -99,15 +115,22 @@ def costs(configs: dict[str, SequenceConfig], lengths: Sequence[int]) -> list[Ro
     for name, config in configs.items():
         for length in lengths:
             run = config.updated({"timesteps": length, "parts": min(config.parts, length)})
-            task = Adding(length, run.batch, run.seed)
-            rule = rule_for(run, build_network(run, task), MSE)
-            batch = task.train_batch(list(range(run.batch)), 0)
+            task, device = Adding(length, run.batch, run.seed), choose_device(run.device)
+            rule = rule_for(run, build_network(run, task).to(device), MSE)
+            batch = task.train_batch(list(range(run.batch)), 0).to(device)
             parts = run.parts or (length if run.rule == "fptt" else 1)
             train_batch(rule, MSE, batch, parts=parts, supervise=run.supervise)  # the optimizer's moments come to be
-            began = time.perf_counter()
+            began = clock(device)
             train_batch(rule, MSE, batch, parts=parts, supervise=run.supervise)
-            rows.append({"rule": name, "T": length, "seconds": time.perf_counter() - began, "bytes": peak(rule, batch, parts, run)})
+            rows.append({"rule": name, "T": length, "seconds": clock(device) - began, "bytes": peak(rule, batch, parts, run)})
     return rows
+
+
+def clock(device: torch.device) -> float:
+    """Seconds, when the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def peak(rule: SequenceRule, batch: Any, parts: int, config: SequenceConfig) -> int:
@@ -115,7 +138,7 @@ def peak(rule: SequenceRule, batch: Any, parts: int, config: SequenceConfig) -> 
     looks = []
     for _ in range(3):
         gc.collect()  # nor may garbage of before be freed while it is watched
-        with MemoryMeter(list(rule.network.parameters())) as meter:
+        with MemoryMeter(list(rule.network.parameters()), batch.inputs.device) as meter:
             train_batch(rule, MSE, batch, parts=parts, supervise=config.supervise)
             meter.sample()
         looks.append(meter.allocated)

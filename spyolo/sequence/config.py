@@ -40,7 +40,9 @@ class Network:
     recurrent: bool = option(True, "recurrent connections in the dense layers")
     gate: str = option("concat_linear", "LTC, dense layers: what sets tau", choices=DENSE_GATES)
     conv_gate: str = option("conv", "LTC, convolutional layers: what sets tau", choices=CONV_GATES)
-    gate_bias: float = option(0.0, "LTC, dense layers: first bias of the gate; -3 starts with slow neurons, tau = 0.05")
+    gate_bias: float | None = option(
+        None, "LTC, dense layers: first bias of the gate; none: the gate's own (init xavier: 0); -3 starts with slow neurons, tau = 0.05"
+    )
     adaptive: bool = option(False, "LTC: adaptive threshold")
     threshold: float | None = option(None, "firing threshold; none: the neuron's own", low=1e-3)
     decay: float | None = option(None, "LIF, ALIF, SNU: decay of the membrane; none: the neuron's own", low=0, high=0.99999)

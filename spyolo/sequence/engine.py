@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +17,8 @@ from spyolo.sequence.objectives import Objective, Tally, Truth
 class Log(NamedTuple):
     """What a batch left, without graph."""
 
-    loss: Tensor  # mean over the steps with a target (of one target a sequence: the last)
-    rate: Tensor  # mean output of the last layer over the batch's last step: the firing rate of spiking neurons
+    loss: Tensor  # mean over all steps with a target (of one target a sequence: over the sequences, at the last step of each)
+    rate: Tensor  # mean output of the last layer at each sequence's last step: the firing rate of spiking neurons
 
 
 class Ask(NamedTuple):
@@ -63,39 +63,82 @@ def train_batch(
     rule.start(batch.timesteps, batch.timesteps if objective.per_step else len(asked))
     rule.state = state
     total, count = torch.zeros(()), 0
+    ends = Ends() if batch.ragged else None
     for t in range(batch.timesteps):
         ask = Ask(1.0, 0) if objective.per_step else asked.get(t)
-        if ask is None:
-            rule.step(as_weights(rule.network, batch.input(t)))
-            continue
+        x, valid = as_weights(rule.network, batch.input(t)), batch.valid(t)
         y = batch.targets[t] if objective.per_step else batch.targets
-        x = as_weights(rule.network, batch.input(t))
-        if auxiliary is not None:
+        if ask is None:
+            seen = rule.step(x)
+        elif auxiliary is not None:
             seen = rule.step(x, y, ask.weight, auxiliary.at(ask.part))
             auxiliary.update(seen.output, y, ask.part)
         else:
-            seen = rule.step(x, Truth(y, batch.valid(t)), ask.weight)
+            seen = rule.step(x, Truth(y, valid), ask.weight)
         if seen.loss is not None:
             total, count = (total + seen.loss, count + 1) if objective.per_step else (seen.loss, 1)
+        if ends is not None:
+            ends.add(seen.output, rule.state, valid)
     rule.finish()
-    return Log((total / max(1, count)).detach(), last_output(rule.state))
+    if ends is not None:
+        return ends.log(objective, batch, total)
+    loss = (total / max(1, count)).detach()
+    return Log(loss, last_output(rule.state, loss))
+
+
+class Ends:
+    """What sequences of different lengths show at the last step of each. At the batch's last step most of them are padding. Two running
+    tensors, however many steps there are."""
+
+    def __init__(self) -> None:
+        self.output: Tensor | None = None  # [B, outputs]
+        self.rate: Tensor | None = None  # [B, 1]
+
+    def add(self, output: Tensor, state: Any, valid: Tensor | None) -> None:
+        self.output = gathered(self.output, output, valid, "last")
+        fields = output_field(state)
+        if fields is not None:
+            self.rate = gathered(self.rate, of_each(fields), valid, "last")
+
+    def log(self, objective: Objective, batch: Batch, total: Tensor) -> Log:
+        """`total`: of a target a step, the sum of `Objective.loss`, each a sum divided by the whole batch."""
+        assert self.output is not None and batch.lengths is not None
+        loss = total * batch.size / batch.lengths.sum() if objective.per_step else objective.each(self.output, batch.targets).mean()
+        return Log(loss, loss.new_zeros(()) if self.rate is None else self.rate.mean())
 
 
 @torch.no_grad()
-def not_finite(network: nn.Module, state: Any) -> str:
+def not_finite(network: nn.Module, state: Any, memory: Mapping[str, Tensor] | None = None) -> str:
     """The first layer whose state, or the first weight or norm statistic, that holds NaN or infinity; empty where all is well. A membrane
-    that is NaN never spikes, so the loss alone does not tell."""
+    that is NaN never spikes, so the loss alone does not tell.
+
+    Args:
+        memory: what else to look at, by name: what a rule's update keeps.
+    """
     sums = {f"the state of cells.{i}": sum_of(cell) for i, cell in enumerate(getattr(state, "cells", ())) if cell is not None}
     sums |= {f"the weight {name}": w.sum() for name, w in network.named_parameters()}
-    return first_not_finite(sums | {name: b.sum() for name, b in network.named_buffers() if b.is_floating_point()})
+    sums |= {name: b.sum() for name, b in network.named_buffers() if b.is_floating_point()}
+    return first_not_finite(sums | {name: v.sum() for name, v in (memory or {}).items()})
 
 
-def last_output(state: Any) -> Tensor:
-    """Mean of the last layer's output field; 0 where there is none to be found."""
+def output_field(state: Any) -> Tensor | None:
+    """The last layer's output field [B, ...], without graph; None where there is none to be found."""
     cells = getattr(state, "cells", None)
     if not cells or cells[-1] is None or len(cells[-1]) < 2:
-        return torch.zeros(())
-    return cells[-1][1].detach().float().mean()
+        return None
+    field: Tensor = cells[-1][1].detach().float()
+    return field
+
+
+def last_output(state: Any, like: Tensor) -> Tensor:
+    """Mean of the last layer's output field; where there is none to be found 0, on the device of `like`."""
+    field = output_field(state)
+    return torch.zeros((), device=like.device) if field is None else field.mean()
+
+
+def of_each(field: Tensor) -> Tensor:
+    """Mean of a state's field [B, ...] over each sequence's neurons, [B, 1]."""
+    return field.flatten(1).mean(1, keepdim=True)
 
 
 @torch.no_grad()
@@ -118,8 +161,8 @@ def evaluate(
         shown: Tensor | None = None
         for t in range(batch.timesteps):
             output, state = network(as_weights(network, batch.input(t)), state)
-            rates.add(state)
             valid = batch.valid(t)
+            rates.add(state, valid)
             if objective.per_step:
                 tally.add(output, Truth(batch.targets[t], valid))
                 continue
@@ -144,17 +187,19 @@ def steps_of(batch: Batch) -> Tensor | int:
 
 
 class Rates:
-    """Mean output of all layers over all steps: the firing rate, where neurons spike."""
+    """Mean output of all layers over all steps that count: the firing rate, where neurons spike."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
-        self.steps = 0
+        self.steps: Tensor | int = 0
 
-    def add(self, state: Any) -> None:
+    def add(self, state: Any, valid: Tensor | None = None) -> None:
+        """`valid` [B]: the sequences that have this step; it counts by their share. None: all have it."""
         cells = getattr(state, "cells", ())
-        now = [c[1].float().mean() for c in cells if c is not None and len(c) > 1]
+        fields = [c[1].float() for c in cells if c is not None and len(c) > 1]
+        now = [f.mean() if valid is None else (of_each(f) * valid[:, None]).mean() for f in fields]
         self.sums = [a + b for a, b in zip(self.sums, now)] if self.sums else now
-        self.steps += 1
+        self.steps = self.steps + (1 if valid is None else valid.float().mean())
 
     def mean(self) -> float:
         return float(torch.stack(self.sums).mean() / self.steps) if self.sums else 0.0

@@ -51,7 +51,7 @@ def build_network(config: SequenceConfig, task: Task | Sizes) -> Stack:
     network = Stack(cells, readout, config.amp)
     if config.init == "xavier":
         xavier(network)
-    if config.gate_bias:
+    if config.gate_bias is not None:
         bias_gates(network, config.gate_bias)
     return network.to(getattr(torch, config.dtype))
 

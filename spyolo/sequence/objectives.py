@@ -54,7 +54,10 @@ class Objective:
     higher: bool = False
 
     def loss(self, output: Tensor, truth: Truth) -> Tensor:
-        """Mean over the sequences that have this step; a scalar."""
+        """What a step adds to the batch's loss, a scalar: the sum over the sequences that have this step, divided by the whole batch.
+
+        It is what is learned from; while sequences end it falls by itself, so it is no mean to be logged.
+        """
         loss = self.each(output, truth.y)
         if truth.valid is None:
             return loss.mean()

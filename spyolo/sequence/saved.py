@@ -41,7 +41,7 @@ def load(path: str | Path) -> tuple[Stack, SequenceConfig]:
     if any(k.startswith("model.") for k in tensors):
         tensors = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
     try:
-        with torch.random.fork_rng(devices=[]):  # building draws weights: the caller's random numbers go on as they were
+        with torch.random.fork_rng(range(torch.cuda.device_count())):  # building seeds all generators: the caller's go on as they were
             with torch.device("meta"):  # shapes alone: nothing is made of a size that the file does not hold
                 wanted = build_network(config, sizes).state_dict()
             for name, tensor in wanted.items():

@@ -23,7 +23,7 @@ from spyolo.errors import InputError
 from spyolo.files import held, write_whole
 from spyolo.learning import AuxiliaryLoss
 from spyolo.neurons import detach, leaves, map_state, norms
-from spyolo.resuming import changed, check_same_run, measured_otherwise, restore, state_tensors, taking_up, under
+from spyolo.resuming import changed, check_same_run, measured_otherwise, restore, state_tensors, taking_up, under, weight_names
 from spyolo.run_folder import Layout, Row, RunFolder
 from spyolo.running import (
     EpochOrder,
@@ -40,8 +40,10 @@ from spyolo.sequence.saved import description
 from spyolo.sequence.tasks import build_task
 from spyolo.tensors import save_tensors
 
-ORDER = ("seed", "batch", "limit", "test_speakers")  # decide which sequences an epoch shows when
-MEASURE = ("test_limit", "test_speakers", "seed", "weights_of", "predict")  # decide what a figure is of (drawn tests: of the seed)
+ORDER = ("seed", "batch", "limit", "test_speakers", "timesteps")  # decide which sequences an epoch shows when
+MEASURE = (  # decide what a figure is of (drawn tests: of the seed)
+    "test_limit", "test_speakers", "timesteps", "frames_by", "shrink", "seed", "weights_of", "predict",
+)  # fmt: skip
 
 
 class SequenceTrainer:
@@ -69,6 +71,7 @@ class SequenceTrainer:
         self.rule = rule_for(config, self.network, self.objective)
         self.optimizer = self.rule.update.optimizer
         self.check_questions()
+        self.check_settings()
         self.auxiliary = self.build_auxiliary()
         self.epoch, self.batch = 0, 0
         self.per_epoch = EpochOrder(self.task.samples, config.batch, 0, 0).per_epoch
@@ -114,9 +117,10 @@ class SequenceTrainer:
             log = self.learn(batch)
             self.batch += 1
             self.meters += torch.stack([log.loss, log.rate]).double().cpu()
-            self.check_and_show(bar)
             stop = self.stopping or self.out_of_time()
-            if self.batch < self.per_epoch and (stop or time.monotonic() - self.saved > self.config.save_seconds):
+            due = stop or self.batch == self.per_epoch or time.monotonic() - self.saved > self.config.save_seconds
+            self.check_and_show(bar, whole=due)
+            if due and self.batch < self.per_epoch:
                 self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
                 self.save()
             if stop:
@@ -182,12 +186,33 @@ class SequenceTrainer:
             chosen = list(range(i * size, (i + 1) * size)) if self.task.streams else indices
             yield self.task.train_batch(chosen, self.epoch).to(self.device)
 
+    def check_settings(self) -> None:
+        """Raises InputError where settings, each good by itself, do together something else than they say."""
+        c = self.config
+        parts = c.parts or (1 if c.rule == "bptt" else 0)
+        if c.weights_of == "average" and c.rule != "fptt":
+            raise InputError(f"weights_of average goes with fptt, {c.rule} keeps no average: use --weights-of w")
+        if c.supervise == "auxiliary" and parts == 1:
+            raise InputError("supervise auxiliary asks nothing of its own in one part: give --parts of 2 or more, or --supervise last")
+        if c.rule == "fptt" and c.supervise == "last" and parts != 1 and not self.objective.per_step:
+            raise InputError(
+                "supervise last leaves all parts but the last without a target, so fptt makes one update a sequence: use --parts 1, or "
+                "--supervise parts"
+            )
+
     def check_questions(self) -> None:
-        """Raises InputError where a label would be asked for at a step that not every sequence has."""
+        """Raises InputError where a label would be asked for at a step that not every sequence has, or a batch could be too short for its
+        parts."""
         if not (self.task.timesteps or self.objective.per_step or self.config.supervise == "every"):
             raise InputError(
                 f"supervise {self.config.supervise} asks at steps that all sequences have, those of {self.config.task} differ in length: "
                 "use --supervise every"
+            )
+        least = self.task.least_steps(self.config.batch) if self.config.parts > 1 else 1
+        if self.config.parts > least:
+            raise InputError(
+                f"parts ({self.config.parts}) cannot exceed the steps of a batch, and one of {self.config.task} may have no more than "
+                f"{least}: use --parts {least} or fewer"
             )
 
     def build_auxiliary(self) -> Any:
@@ -215,17 +240,26 @@ class SequenceTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = cosine_rate(c, done)
 
-    def check_and_show(self, bar: Any) -> None:
-        """Comes before every save, so that a checkpoint is always good."""
+    def check_and_show(self, bar: Any, *, whole: bool) -> None:
+        """Comes before every save, so that a checkpoint is always good. `whole`: what the update keeps is looked at too, as a save is due
+        (form `paper` can spoil it in the last part, and the weights with it only in the next)."""
         loss = float(self.meters[0]) / self.batch
-        bad = "the loss" if not math.isfinite(loss) else engine.not_finite(self.network, self.rule.state)
+        memory = self.memory() if whole else {}
+        bad = "the loss" if not math.isfinite(loss) else engine.not_finite(self.network, self.rule.state, memory)
         if bad:
+            good = f"the last good checkpoint is {self.folder.last}" if self.folder.last.exists() else "there is no checkpoint yet"
             raise InputError(
-                f"{bad} is not finite in epoch {self.epoch + 1} near batch {self.batch}; the last good checkpoint is "
-                f"{self.folder.last}; a lower --lr or a lower --clip usually mends it"
+                f"{bad} is not finite in epoch {self.epoch + 1} near batch {self.batch}; {good}; a lower --lr or a lower --clip usually "
+                "mends it"
             )
         bar.update()
         bar.set_postfix(loss=f"{loss:.4f}")
+
+    def memory(self) -> dict[str, Tensor]:
+        """What the update keeps (FPTT: average and lambda), by the names of its weights."""
+        update = self.rule.update
+        names = weight_names(self.network, update.weights)
+        return {f"the {kind} of {name}": v for kind, kept in update.state_dict().items() for name, v in zip(names, kept)}
 
     def out_of_time(self) -> bool:
         return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 
 import pytest
+import torch
 from official_files import refused
 
 from spyolo.cli import run
@@ -49,6 +50,48 @@ def test_a_run_of_other_options_is_not_taken_for_one_of_these(tmp_path, capsys):
     assert said.count("\n") == 1 and (tmp_path / "fptt-0" / "config.yaml").read_text() == begun
 
 
+def stop_in_the_end(trainer: SequenceTrainer) -> bool:
+    """A `fit` that is told to stop while the run's last evaluation is made."""
+    evaluate = trainer.evaluate
+
+    def evaluate_and_stop():
+        trainer.stopping = trainer.epoch == trainer.config.epochs
+        return evaluate()
+
+    trainer.evaluate = evaluate_and_stop  # type: ignore[method-assign]
+    return fit(trainer)
+
+
+fit = SequenceTrainer.fit
+
+
+def test_told_to_stop_at_a_run_s_end_the_next_is_not_begun(tmp_path, capsys, monkeypatch):
+    command = ["--rules", "fptt,bptt", "--out", str(tmp_path), *TINY]
+    monkeypatch.setattr(SequenceTrainer, "fit", stop_in_the_end)
+    assert run("compare_rules", command) == 0
+    assert capsys.readouterr().out.endswith("stopped; the same command goes on from here\n")
+    assert {p.name for p in tmp_path.iterdir()} == {"fptt-0"}
+    assert run("compare_rules", command) == 0  # the second one is the last: nothing is left to stop
+    assert "written to" in capsys.readouterr().out
+
+
+def test_a_run_of_before_gate_bias_could_be_none_is_gone_on_with(tmp_path, capsys):
+    """Its folder says 0. Where the gate's own bias is another the options are asked for: the contenders that are not begun would differ."""
+    for init, expected in (("xavier", 0), ("torch", 2)):
+        out = tmp_path / init
+        command = ["--rules", "fptt", "--out", str(out), *TINY, "--gate-bias", "none", "--init", init]
+        assert run("compare_rules", command) == 0
+        path = out / "fptt-0" / "config.yaml"
+        path.write_text(path.read_text().replace("gate_bias: null", "gate_bias: 0.0"))
+        assert run("compare_rules", command) == expected
+    assert "already holds another run (gate_bias 0.0, not None)" in capsys.readouterr().err
+
+
+def test_the_average_is_that_of_fptt_others_are_judged_by_their_weights():
+    found = compare.contenders(["fptt", "bptt"], SequenceConfig().updated({"weights_of": "average"}))
+    assert [c.weights_of for c in found.values()] == ["average", "w"]
+
+
 @pytest.mark.parametrize("wrong", [["--lengths", "1"], ["--rules", "fptt,ottt"], ["--rules", "fptt,fptt:ltc:9"]])
 def test_a_mistake_is_told_before_anything_is_trained(tmp_path, monkeypatch, wrong):
     monkeypatch.setattr(SequenceTrainer, "fit", lambda self: pytest.fail("trained"))
@@ -68,6 +111,24 @@ def test_memory_of_bptt_grows_with_the_length_and_that_of_fptt_does_not():
     bytes_of = {(r["rule"], r["T"]): r["bytes"] for r in rows}
     assert bytes_of["bptt", 200] > 4 * bytes_of["bptt", 25]
     assert bytes_of["fptt:ltc:0", 200] < 1.5 * bytes_of["fptt:ltc:0", 25]
+
+
+def test_costs_are_measured_on_the_device_of_the_run(monkeypatch):
+    """`meta` stands in for a GPU."""
+    seen = set()
+
+    def looked_at(rule, objective, batch, **how):
+        seen.update((batch.inputs.device.type, next(rule.network.parameters()).device.type))
+
+    class Meter(compare.MemoryMeter):
+        def __init__(self, known, device="cpu"):
+            super().__init__(known, device)
+            seen.add(torch.device(device).type)
+
+    monkeypatch.setattr(compare, "train_batch", looked_at)
+    monkeypatch.setattr(compare, "MemoryMeter", Meter)
+    config = SequenceConfig().updated({"device": "meta", "optimizer": "sgd", "hidden": "4", "batch": 2})
+    assert len(compare.costs({"fptt": config}, [4])) == 1 and seen == {"meta"}
 
 
 def test_contenders_that_there_are_not(tmp_path):

@@ -187,6 +187,9 @@ def test_each_chord_is_predicted_from_those_before(tmp_path):
     assert batch.inputs.shape == (5, 2, 88) and batch.lengths.tolist() == [3, 5]
     assert batch.inputs[0].sum() == 0 and batch.inputs[1:].equal(batch.targets[:-1])
     assert task.test_batch([1]).targets[:, 0, 1].tolist() == [1] * 5
+    assert [task.least_steps(batch) for batch in (1, 2, 9)] == [3, 5, 5]  # a batch is as long as its longest piece
+    task.limit(1)
+    assert task.least_steps(2) == 3
 
 
 def test_piano_rolls_that_are_none(tmp_path):

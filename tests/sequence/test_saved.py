@@ -44,6 +44,29 @@ def test_a_network_comes_back_without_its_data(tmp_path, file):
     assert torch.equal(network(x)[0], trainer.network.eval()(x)[0])
 
 
+def test_the_random_numbers_of_every_gpu_go_on_as_they_were(tmp_path, monkeypatch):
+    """Building a network seeds them all. None is here: two are made believe."""
+    trained(tmp_path / "run", **ADDING)
+    put_back: list[tuple[int, str]] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: f"as {device} was")
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, device: put_back.append((device, state)))
+    load(tmp_path / "run" / "best.safetensors")
+    assert put_back == [(0, "as 0 was"), (1, "as 1 was")]
+
+
+def test_a_file_of_before_gate_bias_could_be_none_comes_back(tmp_path):
+    """It says 0, which meant the gate's own."""
+    trainer = trained(tmp_path / "run", **ADDING)
+    tensors, metadata = read_tensors(tmp_path / "run" / "last.safetensors")
+    told = json.loads(metadata["config"])
+    told["network"]["gate_bias"] = 0.0
+    save_tensors(tmp_path / "old.safetensors", tensors, metadata | {"config": json.dumps(told)})
+    network, _ = load(tmp_path / "old.safetensors")
+    bias = network.cells[0].unit.gate.linear.bias
+    assert bias.count_nonzero() and bias.equal(trainer.network.cells[0].unit.gate.linear.bias)
+
+
 def test_words_and_double_precision_come_back(tmp_path):
     text = tmp_path / "a.txt"
     text.write_text(" ".join(f"w{i % 600}" for i in range(3000)))

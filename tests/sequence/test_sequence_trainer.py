@@ -56,12 +56,21 @@ CASES = [
     {"rule": "ottt", "cell": "lif", "parts": 2, "recurrent": False, "reads": "output"},
     {"rule": "sltt", "cell": "gru", "sltt_steps": 3, "parts": 2},
     {"task": "char", "rule": "fptt", "timesteps": 20, "parts": 2},
+    {"rule": "fptt", "form": "paper"},
+    {"task": "mnist", "rule": "fptt", "supervise": "auxiliary", "reads": "output", "conv": "2c3-p7", "timesteps": 4},
+    {"task": "mnist", "rule": "fptt", "weights_of": "average", "recalibrate": 1, "conv": "2c3-p7", "timesteps": 4},
 ]
 
 
-@pytest.mark.parametrize("changes", CASES, ids=lambda c: f"{c.get('task', 'adding')}-{c['rule']}")
+def named(changes: dict) -> str:
+    return "-".join(str(changes[k]) for k in ("task", "rule", "form", "supervise", "weights_of") if k in changes)
+
+
+@pytest.mark.parametrize("changes", CASES, ids=named)
 def test_interrupted_and_resumed_is_uninterrupted_bit_for_bit(tmp_path, changes):
-    changes = changes | ({"data": str(text(tmp_path))} if changes.get("task") == "char" else {})
+    if "task" in changes:
+        data = text(tmp_path) if changes["task"] == "char" else write_mnist(tmp_path / "mnist", train=12, test=6)
+        changes = changes | {"data": str(data)}
     assert SequenceTrainer(config(tmp_path / "whole", **changes), quiet=True).fit()
     cut = SequenceTrainer(config(tmp_path / "cut", **changes), quiet=True)
     stop_after(cut, 2)
@@ -111,6 +120,11 @@ def test_pictures_learn_with_the_auxiliary_loss_and_norms_are_recalibrated(tmp_p
     }  # fmt: skip
     trainer = SequenceTrainer(config(tmp_path / "run", **changes), quiet=True)
     assert trainer.fit() and 0 <= trainer.history[-1]["accuracy"] <= 1
+    best, _ = read_tensors(tmp_path / "run" / "best.safetensors")
+    pictures = trainer.task.train_batch(list(range(20)), 0).input(0)  # two batches of ten are all of them, and they stand still
+    shown = torch.nn.functional.conv2d(pictures, best["cells.0.synapse.0.weight"], padding=1)
+    assert torch.allclose(best["cells.0.synapse.1.running_mean"], shown.mean((0, 2, 3)), atol=1e-6)
+    assert not torch.allclose(trainer.network.cells[0].synapse[1].running_mean, shown.mean((0, 2, 3)), atol=1e-6)  # W has its own
     assert any(k == "auxiliary.Q" for k in tensors(tmp_path / "run"))
     assert not trainer.auxiliary.Q.allclose(torch.full_like(trainer.auxiliary.Q, 0.1))
 
@@ -138,12 +152,47 @@ def test_runs_that_are_refused(tmp_path):
         SequenceTrainer(config(tmp_path / "a", rule="eprop", cell="ltc", readout="gated", reads="output"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"weights_of": "average", "rule": "bptt"}, "weights_of average goes with fptt, bptt keeps no average: use --weights-of w"),
+        ({"supervise": "auxiliary", "rule": "bptt", "parts": 0}, "supervise auxiliary asks nothing of its own in one part"),
+        ({"supervise": "auxiliary", "parts": 1}, "give --parts of 2 or more, or --supervise last"),
+        ({"supervise": "last"}, "supervise last leaves all parts but the last without a target, so fptt makes one update"),
+        ({"supervise": "last", "parts": 0}, "use --parts 1, or --supervise parts"),
+    ],
+)
+def test_settings_that_do_not_do_together_what_they_say(tmp_path, changes, said):
+    assert said in refused(SequenceTrainer, config(tmp_path / "a", **changes))
+
+
+def test_settings_that_do_what_they_say(tmp_path):
+    SequenceTrainer(config(tmp_path / "a", supervise="last", parts=1))
+    SequenceTrainer(config(tmp_path / "b", supervise="last", rule="bptt", parts=0))
+    SequenceTrainer(config(tmp_path / "c", supervise="last", task="char", data=str(text(tmp_path))))  # asked at each step whatever it says
+
+
+def write_digits(folder: Path) -> Path:
+    """Sounds of 3 and 8 steps to train on, and one of 3 for the test."""
+    for name, samples in (("0_ann_0", 416), ("1_ann_0", 816), ("0_bob_0", 416)):
+        write_wav(folder / f"{name}.wav", 1000 * np.sin(np.arange(samples)))
+    return folder
+
+
+def test_parts_that_a_batch_could_be_too_short_for_are_refused_before_any_work(tmp_path):
+    data = str(write_digits(tmp_path))
+    changes = {"task": "digits", "data": data, "test_speakers": "bob", "timesteps": 0, "supervise": "every", "reads": "output"}
+    said = refused(SequenceTrainer, config(tmp_path / "a", parts=4, batch=1, **changes))
+    assert said == "parts (4) cannot exceed the steps of a batch, and one of digits may have no more than 3: use --parts 3 or fewer"
+    assert SequenceTrainer(config(tmp_path / "b", parts=3, batch=1, **changes), quiet=True).fit()
+    assert SequenceTrainer(config(tmp_path / "c", parts=8, batch=2, **changes), quiet=True).fit()  # the longer one is in every batch
+    assert "no more than 8" in refused(SequenceTrainer, config(tmp_path / "d", parts=9, limit=1, **changes))  # the longer one is taken
+
+
 @pytest.mark.parametrize("supervise", ["last", "parts", "auxiliary"])
 def test_sequences_of_unequal_length_are_asked_at_every_step(tmp_path, supervise):
     """The last step of a batch, or the end of its parts, is one that shorter sequences do not have."""
-    for name, samples in (("0_ann_0", 400), ("1_ann_0", 800), ("0_bob_0", 400)):
-        write_wav(tmp_path / f"{name}.wav", 1000 * np.sin(np.arange(samples)))
-    changes = {"task": "digits", "data": str(tmp_path), "test_speakers": "bob", "timesteps": 0, "parts": 1, "reads": "output"}
+    changes = {"task": "digits", "data": str(write_digits(tmp_path)), "test_speakers": "bob", "timesteps": 0, "parts": 1, "reads": "output"}
     said = refused(SequenceTrainer, config(tmp_path / "a", supervise=supervise, **changes))
     assert f"supervise {supervise} asks at steps that all sequences have" in said and "use --supervise every" in said
     assert SequenceTrainer(config(tmp_path / "a", supervise="every", epochs=1, **changes), quiet=True).fit()
@@ -179,7 +228,8 @@ def test_a_run_goes_on_with_its_own_order_task_and_measure(tmp_path):
     stop_after(cut, 2)
     assert not cut.fit()
     said = refused(SequenceTrainer, config(tmp_path / "run", seed=1), resume=True)
-    assert "stands at batch 2 of 3 in its epoch; seed, batch, limit and test_speakers can be changed between two epochs only" in said
+    assert "stands at batch 2 of 3 in its epoch; seed, batch, limit, test_speakers and timesteps can be changed between two" in said
+    assert "stands at batch 2 of 3" in refused(SequenceTrainer, config(tmp_path / "run", timesteps=9), resume=True)
     other = config(tmp_path / "run", task="char", data=str(text(tmp_path)))
     assert "is of task adding; to learn another, start a new run" in refused(SequenceTrainer, other, resume=True)
 
@@ -188,13 +238,28 @@ def test_a_run_goes_on_with_its_own_order_task_and_measure(tmp_path):
     with pytest.warns(UserWarning, match=r"test_limit: not as before, so best.safetensors is chosen anew"):
         again = SequenceTrainer(config(tmp_path / "run", test_limit=3), resume=True, quiet=True)
     assert again.best is None and again.fit() and again.best == again.history[-1]["mse"] != trainer.best
+    for changes in ({"timesteps": 9}, {"frames_by": "count"}, {"shrink": 2}):
+        with pytest.warns(UserWarning, match=f"{next(iter(changes))}: not as before, so best.safetensors is chosen anew"):
+            assert SequenceTrainer(config(tmp_path / "run", test_limit=3, **changes), resume=True, quiet=True).best is None
+
+
+def test_a_run_of_before_gate_bias_could_be_none_goes_on_with_its_network(tmp_path):
+    """Its config says 0, which meant the gate's own."""
+    trainer = SequenceTrainer(config(tmp_path / "run", gate_bias="none", init="torch", epochs=1), quiet=True)
+    assert trainer.fit() and trainer.network.cells[0].unit.gate.linear.bias.count_nonzero()
+    path = tmp_path / "run" / "config.yaml"
+    path.write_text(path.read_text().replace("gate_bias: null", "gate_bias: 0.0"))
+    resumed = SequenceTrainer(load_sequence_config(path), resume=True, quiet=True)
+    assert resumed.config.gate_bias == 0 and resumed.epoch == 1
+    assert all(v.equal(resumed.network.state_dict()[k]) for k, v in trainer.network.state_dict().items())
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
     trainer = SequenceTrainer(config(tmp_path / "run"), quiet=True)
     with torch.no_grad():
         trainer.network.readout.linear.weight.fill_(float("inf"))
-    assert "the loss is not finite in epoch 1" in refused(trainer.fit)
+    said = refused(trainer.fit)
+    assert "the loss is not finite in epoch 1" in said and "near batch 1; there is no checkpoint yet; a lower --lr" in said
     assert not (tmp_path / "run" / "last.safetensors").exists()
 
 
@@ -211,6 +276,26 @@ def test_a_membrane_that_is_not_a_number_ends_the_run_though_the_loss_is_finite(
     trainer.learn = learn_and_spoil  # type: ignore[method-assign]
     assert "the state of cells.0 is not finite in epoch 1" in refused(trainer.fit)
     assert not (tmp_path / "run" / "last.safetensors").exists()
+
+
+@pytest.mark.parametrize("at", [2, 3])
+def test_no_checkpoint_is_made_of_an_average_that_is_not_finite(tmp_path, at):
+    """The form `paper` can spoil it in the last part before a save, the weights still being whole; in an epoch, and at its end."""
+    trainer = SequenceTrainer(config(tmp_path / "run", form="paper", save_seconds=0 if at == 2 else 1000), quiet=True)
+    learn = trainer.learn
+
+    def learn_and_spoil(batch):
+        log = learn(batch)
+        if trainer.batch == at - 1:
+            trainer.rule.update.average[0].view(-1)[0] = float("nan")
+        return log
+
+    trainer.learn = learn_and_spoil  # type: ignore[method-assign]
+    said = refused(trainer.fit)
+    assert f"the average of cells.0.synapse.weight is not finite in epoch 1 near batch {at}; " in said
+    good = tmp_path / "run" / "last.safetensors"
+    assert ("the last good checkpoint is" in said) == good.exists() == (at == 2) and not (tmp_path / "run" / "best.safetensors").exists()
+    assert not good.exists() or all(v.isfinite().all() for v in tensors(tmp_path / "run").values())
 
 
 def test_a_weight_that_is_not_finite_is_named():

@@ -216,6 +216,15 @@ def test_every_gate_on_offer_works_in_a_dense_layer(gate, adaptive):
         config(gate="depthwise")
 
 
+def test_a_gate_bias_of_zero_is_not_the_gate_s_own():
+    def bias(**changes):
+        return build_network(config(hidden="5", **changes), Adding(4, 2)).cells[0].unit.gate.linear.bias
+
+    assert config().gate_bias is None and config(gate_bias="none").gate_bias is None
+    assert (bias(gate="sum_linear") == -5).all() and bias().count_nonzero()
+    assert not bias(gate="sum_linear", gate_bias=0).count_nonzero() and not bias(gate_bias=0).count_nonzero()
+
+
 def test_a_learned_readout_begins_with_some_of_the_past():
     assert Readout(2, 1, "learned", decay=0.9).logit.sigmoid().item() == pytest.approx(0.9)
     with pytest.raises(ValueError, match=r"decay must be in \(0, 1\)"):

@@ -74,6 +74,15 @@ class Task(ABC):
         self.samples = min(self.samples, train or self.samples)
         self.tests = min(self.tests, test or self.tests)
 
+    def steps(self) -> list[int]:
+        """Of a task whose sequences differ: steps of each training sequence in use."""
+        return []
+
+    def least_steps(self, batch: int) -> int:
+        """Steps of the shortest batch of so many training sequences that chance could draw: those of its longest sequence."""
+        steps = sorted(self.steps())
+        return self.timesteps or steps[min(batch, len(steps)) - 1]
+
     def labels(self, split: str) -> Sequence[int]:
         """Of a set that lies class by class, as folders do: the label of each sequence of `train` or `test`; of any other, none."""
         return ()

@@ -50,12 +50,18 @@ class SpokenDigits(Task):
     def labels(self, split: str) -> list[int]:
         return [label for _, label in self.files[split]]
 
+    def steps(self) -> list[int]:
+        return [len(self.heard(self.files["train"][i][0])) for i in self.places("train", list(range(self.samples)))]
+
+    def heard(self, path: Path) -> Tensor:
+        """Frames of a sound [steps, 40], made once."""
+        if path not in self.frames:
+            self.frames[path] = log_mel(read_wav(path, RATE), RATE, bands=BANDS)
+        return self.frames[path]
+
     def sounds(self, split: str, indices: list[int]) -> Batch:
         chosen = [self.files[split][i] for i in self.places(split, indices)]
-        for path, _ in chosen:
-            if path not in self.frames:
-                self.frames[path] = log_mel(read_wav(path, RATE), RATE, bands=BANDS)
-        frames = [self.frames[path] for path, _ in chosen]
+        frames = [self.heard(path) for path, _ in chosen]
         lengths = torch.tensor([len(f) for f in frames])
         inputs = torch.nn.utils.rnn.pad_sequence(frames)
         return Batch(inputs, torch.tensor([label for _, label in chosen]), len(inputs), lengths)

@@ -34,6 +34,9 @@ class Music(Task):
     def test_batch(self, indices: list[int]) -> Batch:
         return self.rolls("test", indices)
 
+    def steps(self) -> list[int]:
+        return [len(piece) for piece in self.pieces["train"][: self.samples]]
+
     def rolls(self, split: str, indices: list[int]) -> Batch:
         pieces = [self.pieces[split][i] for i in indices]
         targets = pad_sequence(pieces)

@@ -100,6 +100,11 @@ def write_manifest(entries: Mapping[str, Entry], where: str | Path) -> Path:
     return write_whole(Path(where) / MANIFEST, json.dumps({"format": 1, "models": rows}, indent=1, ensure_ascii=False) + "\n")
 
 
+def unplaced(path: Path) -> Path:
+    """Where a file to be published waits until the manifest lists it. It stays there only where publishing was cut off in between."""
+    return path.with_name(f"{path.name}.new")
+
+
 def sha256_of(path: str | Path) -> str:
     """A file's checksum, in hexadecimal digits. Raises InputError where it cannot be read."""
     try:
@@ -132,7 +137,7 @@ def resolve(name: str | Path) -> Path:
     entry = entries[str(name)]
     path = folder() / entry.file
     if not is_there(path):
-        raise InputError(f"{name}: its file {path} is missing; get it again from where spyolo came from")
+        raise InputError(f"{name}: its file {path} is missing; {how_to_mend(path, entry) or 'get it again from where spyolo came from'}")
     check(path, entry)
     return path
 
@@ -143,8 +148,14 @@ def check(path: Path, entry: Entry) -> None:
     if found != entry.sha256:
         raise InputError(
             f"{path}: its checksum is not that of {entry.name} in {MANIFEST} (sha256 {found[:12]}..., published {entry.sha256[:12]}...): "
-            "the file was changed or is not whole; get it again"
+            f"{how_to_mend(path, entry) or 'the file was changed or is not whole; get it again'}"
         )
+
+
+def how_to_mend(path: Path, entry: Entry) -> str:
+    """What to do where the published file lies beside the place it belongs in; empty where it does not."""
+    new = unplaced(path)
+    return f"publishing it was cut off: rename {new} to {path.name}" if is_there(new) and sha256_of(new) == entry.sha256 else ""
 
 
 def load(name: str | Path) -> tuple[SpikingYOLO, WeightsInfo]:

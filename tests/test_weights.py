@@ -20,7 +20,7 @@ from spyolo.model_card import card
 from spyolo.pieces import origin, pieces_of
 from spyolo.predictor import Predictor
 from spyolo.trainer import Trainer
-from spyolo.weights import FOLDER_VARIABLE, check, folder, read_manifest, resolve, sha256_of
+from spyolo.weights import FOLDER_VARIABLE, check, folder, read_manifest, resolve, sha256_of, unplaced
 
 
 def publish_sample(weights: Path, data: Path, to: Path, *more: str) -> int:
@@ -188,6 +188,69 @@ def test_figures_of_another_split_replace_nothing(mine: Path, weights_file: Path
     args.replace = True
     publish.refuse_worse(args, {"voc10_ap50": 0.0}, read_manifest())
     assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+
+
+def test_a_training_checkpoint_is_refused_before_anything_is_measured(
+    mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors, metadata = load_tensors(weights_file)
+    both = {f"{kind}.{name}": tensor.clone() for kind in ("model", "ema") for name, tensor in tensors.items()}
+    save_tensors(tmp_path / "last.safetensors", both, metadata)
+    monkeypatch.setattr(publish, "measured", lambda *_: pytest.fail("measured"))
+    message = r"last.safetensors is a training checkpoint; publish the run's final.safetensors or best.safetensors$"
+    with pytest.raises(InputError, match=message):
+        publish_sample(tmp_path / "last.safetensors", sample_root, mine, "--replace")
+
+
+def contents(where: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in where.iterdir()}
+
+
+def place_another(mine: Path, tmp_path: Path) -> None:
+    """Put a file that differs in place of the published one, as `publish` does when all is measured."""
+    tensors, metadata = load_tensors(mine / "tiny.safetensors")
+    save_tensors(tmp_path / "tiny.safetensors", tensors, metadata | {"notes": json.dumps({"of": "another run"})})
+    entries = read_manifest(mine)
+    entry = replace(entries["tiny"], sha256=sha256_of(tmp_path / "tiny.safetensors"))
+    publish.place(tmp_path / "tiny.safetensors", entry, entries, mine)
+
+
+def test_a_manifest_that_cannot_be_written_costs_nothing(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = contents(mine)
+    monkeypatch.setattr("spyolo.weights.write_manifest", full)
+    with pytest.raises(OSError, match="No space left"):
+        place_another(mine, tmp_path)
+    assert contents(mine) == before
+    assert "of" not in spyolo.load("tiny")[1].notes
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_publishing_that_was_killed_before_its_last_step_is_told_and_mended(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(publish.os, "replace", lambda a, b: killed() if str(a).endswith(".new") else shutil.move(a, b))
+        place_another(mine, tmp_path)
+    if first:  # there was no file of that name before
+        (mine / "tiny.safetensors").unlink()
+    new = unplaced(mine / "tiny.safetensors")
+    with pytest.raises(InputError, match=rf"publishing it was cut off: rename {new} to tiny.safetensors$") as caught:
+        spyolo.load("tiny")
+    assert "\n" not in str(caught.value)
+    new.rename(mine / "tiny.safetensors")
+    assert spyolo.load("tiny")[1].notes == {"of": "another run"}
+
+
+def test_a_file_in_place_of_another_leaves_nothing_beside_it(mine: Path, tmp_path: Path) -> None:
+    before = contents(mine)
+    place_another(mine, tmp_path)
+    assert contents(mine).keys() == before.keys() and spyolo.load("tiny")[1].notes == {"of": "another run"}
 
 
 @pytest.mark.parametrize("more", [(), ("--replace",)])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,10 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    text = document([read_run(argument) for argument in args.runs])
+    runs = [read_run(argument) for argument in args.runs]
+    text = document(runs)
+    for told in differences(runs):
+        print(f"warning: {told}", file=sys.stderr)
     if args.out:
         from spyolo.files import write_whole
 
@@ -95,6 +99,21 @@ def read_run(argument: str) -> Run:
         missing = f"field {error} is missing" if isinstance(error, KeyError) else one_line(error)
         raise InputError(f"{path}: its energy is not what eval writes ({missing}); write it again with eval --weights") from None
     return run
+
+
+def differences(runs: Sequence[Run]) -> list[str]:
+    """What the runs were not measured alike on: their figures cannot be compared."""
+    known = {
+        "split": [run.protocol.get("split") for run in runs],
+        "input": [run.protocol.get("input") for run in runs],
+        "pictures measured": [run.protocol.get("pictures") for run in runs],
+        "pictures counted": [run.energy["pictures"] for run in runs],
+    }
+    return [
+        f"not measured alike, {name}: " + "; ".join(f"{run.label} {'unknown' if v is None else v}" for run, v in zip(runs, values))
+        for name, values in known.items()
+        if any(value != values[0] for value in values)
+    ]
 
 
 def document(runs: Sequence[Run]) -> str:

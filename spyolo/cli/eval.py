@@ -137,8 +137,10 @@ def checked(args: argparse.Namespace) -> None:
         refuse_unread(args, OF_WEIGHTS, default_of, "a file of predictions is judged as it is; goes with --weights")
     else:
         refuse_unread(args, OF_PREDICTIONS, default_of, "goes with --predictions, not with --weights, which name their own classes")
-    if args.size is not None and (args.size < 32 or args.size % 32):
-        raise InputError(f"--size must be a multiple of 32, got {args.size}")
+    if args.size is not None:
+        from spyolo.checkpoint import SIZES, check_whole  # it brings torch: not for options that are wrong without it
+
+        check_whole("--size", args.size, *SIZES)
     args.other = compared_with(args.compare) if args.compare else None
     if args.report and args.out is None:
         args.out = OUT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import time
 from collections.abc import Mapping
@@ -46,14 +47,30 @@ class Measured:
     energy: dict[str, Any] | None = None
 
     def price(self, ap50: Mapping[int, float | None], other: Mapping[str, Any] | None = None) -> None:
-        """Work out the energy of what was counted, AP50 beside it; `other` gives the twin's AP50 where it is the twin."""
+        """Work out the energy of what was counted, AP50 beside it; `other` gives the twin's AP50 where it is the twin, of this width and at
+        this size: its energy tells."""
         if self.counts is not None:
             from spyolo.evaluation.energy import energy_table
 
             known = {steps: value for steps, value in ap50.items() if value is not None}
             twins = {"ann_twin": self.twin} if self.twin else {}
-            twin_ap50 = {"ann_twin": other["ap50"]} if other and other["name"] == "yolov4_tiny" else {}
-            self.energy = energy_table(self.counts, twins=twins, ap50=known, twin_ap50=twin_ap50)
+            self.energy = energy_table(self.counts, twins=twins, ap50=known)
+            if self.twin and other and other["name"] == "yolov4_tiny":
+                row = self.energy["twins"]["ann_twin"]
+                why_not = other_network(row["total_mj"], other["energy_mj"])
+                if why_not:
+                    self.notes.append(f"the AP50 compared with does not stand beside the ANN twin's energy: {why_not}")
+                else:
+                    row["ap50"] = other["ap50"]
+
+
+def other_network(counted: float, told: float | None) -> str:
+    """Why a plain network whose file tells so many mJ is not the twin counted here; empty where it may be: its operations are as many."""
+    if told is None:
+        return "its file tells no energy to know it by; measure it with operations counted"
+    if math.isclose(told, counted, rel_tol=1e-6):
+        return ""
+    return f"at {told:.3f} mJ it is not the twin counted here, of {counted:.3f} mJ, but one of another width, size or classes"
 
 
 def parse_timesteps(text: str) -> tuple[int, ...]:
@@ -74,6 +91,7 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     from spyolo.cli.eval import open_set
     from spyolo.running import choose_device
 
+    asked = None if args.timesteps is None else parse_timesteps(args.timesteps)
     detector, info = load_detector(args.weights, weights=args.weights_of)
     events = detector.spec.in_channels == 2
     voc, notes = (event_set(args, info, args.split), []) if events else open_set(args, info.classes)
@@ -83,7 +101,9 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     if size != info.size:
         notes.append(f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}")
     device = choose_device(args.device, peers)
-    steps = (parse_timesteps(args.timesteps) if args.timesteps else (info.timesteps,)) if detector.spiking and not events else (1,)
+    steps = (asked or (info.timesteps,)) if detector.spiking and not events else (1,)
+    if asked not in (None, steps):
+        notes.append(f"--timesteps {args.timesteps} is not read: {'a window of events' if events else 'a plain network'} takes one step")
     detector.to(device)
     if args.recalibrate:
         notes += recalibrate_on(detector, args, info, size, info.timesteps if events else max(steps), device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
 
 from spyolo.config import Config
@@ -20,6 +20,15 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **how: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **how)
+
+    def parse_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> argparse.Namespace:  # type: ignore[override]
+        """As argparse, but an option whose value is empty (`--resume "$RUN"` where RUN is not set) is refused: taken for not given, it
+        would have another run started than the one meant. Where empty is the default, or a field of the config, it means something."""
+        given = super().parse_args(args, namespace)
+        for action in self._actions:
+            if getattr(given, action.dest, None) == "" and action.default not in ("", argparse.SUPPRESS):
+                raise InputError(f"{self.prog}: {'/'.join(action.option_strings) or action.dest} is empty; give a value or leave it out")
+        return given
 
     def error(self, message: str) -> NoReturn:
         unknown = message.removeprefix("unrecognized arguments:").split() if message.startswith("unrecognized") else []

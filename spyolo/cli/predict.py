@@ -67,11 +67,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def check(args: argparse.Namespace) -> None:
-    if args.size is not None and (args.size < 32 or args.size % 32):
-        raise InputError(f"--size must be a multiple of 32, got {args.size}")
-    for name in ("timesteps", "steps_per_frame", "frames"):
-        if getattr(args, name) is not None and getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(args, name)}")
+    """What argparse cannot know. Raises InputError."""
+    from spyolo.checkpoint import SIZES, STEPS, check_whole
+
+    for name, bounds in (("size", SIZES), ("timesteps", STEPS), ("steps_per_frame", STEPS)):
+        if getattr(args, name) is not None:
+            check_whole(f"--{name.replace('_', '-')}", getattr(args, name), *bounds)
+    if args.frames is not None and args.frames < 1:
+        raise InputError(f"--frames must be at least 1, got {args.frames}")
+    if not kinds(args):
+        raise InputError(f"--write {args.write!r} names nothing to write; choose of {', '.join(KINDS)}")
     unknown = set(kinds(args)) - set(KINDS)
     if unknown:
         raise InputError(f"--write {', '.join(sorted(unknown))}: not known; choose of {', '.join(KINDS)}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -52,11 +53,12 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from spyolo.weights import folder, read_manifest, write_manifest
+    from spyolo.weights import folder, read_manifest
 
     if not args.name.isidentifier():
         raise InputError(f"--name must be letters, digits and underscores, got {args.name!r}")
     check_use(args)
+    refuse_checkpoint(args.weights)
     where = Path(args.to) if args.to else folder()
     entries = read_manifest(where)
     rival_of(args, entries)  # minutes of measuring later it would say the same
@@ -69,8 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_worse(args, row, entries)
         finish(args, candidate, row, metrics["protocol"]["pictures"])
         entry = entry_of(args, candidate, detector, info, row, metrics)
-        place(candidate, where / entry.file)
-    write_manifest(entries | {entry.name: entry}, where)
+        place(candidate, entry, entries, where)
     from spyolo.files import write_whole
     from spyolo.model_card import card
 
@@ -91,6 +92,15 @@ def check_use(args: argparse.Namespace) -> None:
     check_shares(args, ["vote_iou"])
 
 
+def refuse_checkpoint(weights: str) -> None:
+    """Raises InputError for a training checkpoint: its own tensors are W, and the run's figures are of the weights that were evaluated."""
+    from spyolo.checkpoint import load_tensors
+
+    tensors, _ = load_tensors(weights)
+    if any(name.startswith("model.") for name in tensors):
+        raise InputError(f"{weights} is a training checkpoint; publish the run's final.safetensors or best.safetensors")
+
+
 def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsInfo]:
     """Write the weights in the precision published, with the steps, input side and vote they are used with; returns what was written."""
     import torch
@@ -109,9 +119,10 @@ def check_steps(args: argparse.Namespace, detector: SpikingYOLO, info: WeightsIn
     """The steps that the file is used with. Raises InputError, before minutes of measuring, where they would not be measured."""
     from spyolo.cli.eval_model import parse_timesteps
 
+    measured_at = parse_timesteps(args.timesteps)
     if not detector.spiking:
         return 1
-    if info.timesteps not in parse_timesteps(args.timesteps):
+    if info.timesteps not in measured_at:
         raise InputError(f"--timesteps {args.timesteps} leaves out {info.timesteps}, the steps that the file is used with (--steps)")
     return info.timesteps
 
@@ -187,7 +198,19 @@ def entry_of(
     )
 
 
-def place(candidate: Path, path: Path) -> None:
-    from spyolo.files import write_whole
+def place(candidate: Path, entry: Entry, entries: dict[str, Entry], where: Path) -> None:
+    """File and manifest into the folder, both or neither.
 
-    write_whole(path, candidate.read_bytes())
+    Both are on disk before the old file is let go: a full disk costs nothing, and a kill leaves a renaming to do, which `resolve` names.
+    """
+    from spyolo.files import write_whole
+    from spyolo.weights import unplaced, write_manifest
+
+    path = where / entry.file
+    new = write_whole(unplaced(path), candidate.read_bytes())
+    try:
+        write_manifest(entries | {entry.name: entry}, where)
+    except (OSError, InputError):
+        new.unlink(missing_ok=True)
+        raise
+    os.replace(new, path)

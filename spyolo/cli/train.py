@@ -41,6 +41,8 @@ def resolve(args: argparse.Namespace) -> Config:
         InputError: no such preset or run, options that do not fit, or no data.
     """
     given = given_options(args)
+    if given.get("data") == "":  # as of a shell variable that is not set: the sample set would be trained on instead
+        raise InputError("--data is empty; give the folder that holds VOCdevkit, or leave it out")
     if "classes" in given:
         from spyolo.data.classes import parse_classes
 

@@ -59,6 +59,29 @@ def test_the_table_of_a_spiking_network_beside_its_twins(write, tmp_path, capsys
     assert "| narrow | 33.0 |" in text
 
 
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ({}, ""),
+        ({"split": "2007:test"}, "warning: not measured alike, split: ours 2007:val; twin 2007:test\n"),
+        ({"input": "64 x 64, letterboxed"}, "warning: not measured alike, input: ours 416 x 416, letterboxed; twin 64 x 64, letterboxed\n"),
+        ({"pictures": 20}, "warning: not measured alike, pictures measured: ours 80; twin 20\n"),
+        ({"pictures": None}, "warning: not measured alike, pictures measured: ours 80; twin unknown\n"),
+    ],
+)
+def test_runs_that_were_not_measured_alike_are_told(write, capsys, other, told):
+    ours = write("ours.json", energy_table(spiking(), ap50={1: 0.30}), pictures=80)
+    twin = write("twin.json", energy_table(plain(10**9), ap50={1: 0.42}), **{"pictures": 80} | other)
+    assert run("energy_table", [f"ours={ours}", f"twin={twin}"]) == 0
+    assert capsys.readouterr().err == told
+
+
+def test_operations_counted_on_other_pictures_are_told(write, capsys):
+    files = [write(f"{n}.json", energy_table(replace(plain(10**8), pictures=n)), pictures=80) for n in (1, 2)]
+    assert run("energy_table", [f"{path.stem}={path}" for path in files]) == 0
+    assert capsys.readouterr().err == "warning: not measured alike, pictures counted: 1 1; 2 2\n"
+
+
 def test_a_cheap_sigmoid_takes_nine_macs_off_every_gate_update(write, capsys):
     table = energy_table(replace(spiking(), pictures=1))
     assert run("energy_table", [str(write("ours.json", table))]) == 0

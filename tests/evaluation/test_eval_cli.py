@@ -107,6 +107,9 @@ def test_a_wrong_class_list_is_warned_about(devkit, preds, capsys):
         (["--weights", "nowhere.safetensors"], "--classes: goes with --predictions"),
         (["--predictions", "PREDS", "--stream"], "--stream needs a detector: --weights"),
         (["--predictions", "PREDS", "--twin", "nowhere.safetensors"], "--twin: goes with --stream"),
+        (["--weights", ""], "eval: --weights is empty; give a value or leave it out"),
+        (["--predictions", ""], "eval: --predictions is empty; give a value or leave it out"),
+        (["--predictions", "PREDS", "--compare", ""], "eval: --compare is empty; give a value or leave it out"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(devkit, preds, capsys, options, message):
@@ -188,16 +191,58 @@ def test_a_detector_measured_twice_gives_the_same_bytes(sample_root, weights, tm
     assert "the letterbox disagrees: the detector was trained at 64 pixels and is measured at 96" in capsys.readouterr().err
 
 
+def other_metrics(path, energy, detector="yolov4_tiny"):
+    """metrics.json of another detector, as far as --compare reads it."""
+    row = {"timesteps": 1, "latency_ms": None} | ({} if energy is None else {"energy_mj": energy})
+    path.write_text(json.dumps({"voc10_ap50": 0.5, "protocol": {"detector": detector, "split": "2007:test"}, "anytime": [row]}))
+
+
+def plain_weights(path, width):
+    detector = build_detector("yolov4_tiny", len(SAMPLE_CLASSES), width=width)
+    save_weights(path, detector, WeightsInfo(detector.spec, SAMPLE_CLASSES, size=64, timesteps=1))
+    return path
+
+
+@pytest.mark.parametrize(("width", "size", "known"), [(0.125, 64, True), (0.5, 64, False), (0.125, 96, False)])
+def test_a_plain_network_is_the_twin_only_where_it_costs_what_the_twin_does(sample_root, weights, tmp_path, capsys, width, size, known):
+    plain = plain_weights(tmp_path / "plain.safetensors", width)
+    options = ["--workers", 0, "--limit", 1, "--out", tmp_path]
+    assert evaluate(sample_root, "--weights", plain, "--size", size, *options, classes=None) == 0
+    shutil.move(tmp_path / "metrics.json", tmp_path / "plain.json")
+    capsys.readouterr()
+    assert evaluate(sample_root, "--weights", weights, *options, "--compare", tmp_path / "plain.json", classes=None) == 0
+    metrics, compared = (json.loads((tmp_path / name).read_text()) for name in ("metrics.json", "plain.json"))
+    assert (metrics["energy"]["twins"]["ann_twin"]["ap50"] == compared["voc10_ap50"]) == known
+    told = "the AP50 compared with does not stand beside the ANN twin's energy: at "
+    assert (told in capsys.readouterr().err) != known and any(told in note for note in metrics["warnings"]) != known
+
+
+@pytest.mark.parametrize(("detector", "told"), [("yolov4_tiny", True), ("spyv4", False)])
+def test_a_file_that_tells_no_energy_is_not_taken_for_the_twin(sample_root, weights, tmp_path, capsys, detector, told):
+    other_metrics(tmp_path / "other.json", None, detector)
+    options = ["--weights", weights, "--workers", 0, "--limit", 1, "--json", tmp_path / "m.json", "--compare", tmp_path / "other.json"]
+    assert evaluate(sample_root, *options, classes=None) == 0
+    assert json.loads((tmp_path / "m.json").read_text())["energy"]["twins"]["ann_twin"]["ap50"] is None
+    assert ("its file tells no energy to know it by" in capsys.readouterr().err) == told
+
+
+def test_steps_asked_of_a_plain_network_are_read_and_said_to_be_one(sample_root, tmp_path, capsys):
+    plain = plain_weights(tmp_path / "plain.safetensors", 0.125)
+    options = ["--weights", plain, "--workers", 0, "--limit", 1, "--json", tmp_path / "m.json"]
+    assert evaluate(sample_root, *options, "--timesteps", "banana", classes=None) == 2
+    assert "--timesteps 'banana' is not understood" in capsys.readouterr().err and not (tmp_path / "m.json").exists()
+    for steps, told in (("1..8", True), ("1", False)):
+        assert evaluate(sample_root, *options, "--timesteps", steps, classes=None) == 0
+        assert [row["timesteps"] for row in json.loads((tmp_path / "m.json").read_text())["anytime"]] == [1]
+        assert (f"warning: --timesteps {steps} is not read: a plain network takes one step" in capsys.readouterr().err) == told
+
+
 def test_another_detector_is_shown_beside_this_one(sample_root, weights, tmp_path, capsys):
-    twin = {
-        "voc10_ap50": 0.5, "protocol": {"detector": "yolov4_tiny", "split": "2007:test"},
-        "anytime": [{"timesteps": 1, "latency_ms": None, "energy_mj": 15.67}],
-    }  # fmt: skip
-    (tmp_path / "twin.json").write_text(json.dumps(twin))
+    other_metrics(tmp_path / "twin.json", 15.67)
     options = ["--weights", weights, "--workers", 0, "--limit", 2, "--out", tmp_path, "--report", "--timesteps", "1,2"]
     assert evaluate(sample_root, *options, "--compare", tmp_path / "twin.json", classes=None) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    assert metrics["compared_with"]["energy_mj"] == 15.67 and metrics["energy"]["twins"]["ann_twin"]["ap50"] == 0.5
+    assert metrics["compared_with"]["energy_mj"] == 15.67
     assert "was measured on 2007:test, not on 2007:val" in capsys.readouterr().err
     assert "yolov4_tiny" in json.loads((tmp_path / "plots" / "anytime.json").read_text())["caption"]
 
@@ -316,13 +361,13 @@ def test_what_the_stream_score_does_not_read_is_refused(devkit, capsys, options)
 
 
 @pytest.mark.parametrize("stream", [[], ["--stream"]])
-@pytest.mark.parametrize("size", [100, 0, -32])
-def test_a_size_that_is_no_multiple_of_32_is_refused(devkit, capsys, stream, size):
+@pytest.mark.parametrize("size", [100, 0, -32, 40960])
+def test_a_size_that_is_no_multiple_of_32_or_too_large_is_refused(devkit, capsys, stream, size):
     assert evaluate(devkit, "--weights", "nowhere.safetensors", "--size", size, *stream, classes=None) == 2
-    assert capsys.readouterr().err == f"error: --size must be a multiple of 32, got {size}\n"
+    assert capsys.readouterr().err == f"error: --size: a multiple of 32 up to 4096 is wanted, not {size}\n"
 
 
-@pytest.mark.parametrize("steps", ["0", "-1", "1..4", "1,2", "\u00b2", "", "4096"])
+@pytest.mark.parametrize("steps", ["0", "-1", "1..4", "1,2", "\u00b2", " ", "4096"])
 def test_the_stream_score_takes_one_number_of_steps(devkit, capsys, steps):
     assert evaluate(devkit, "--weights", "nowhere.safetensors", "--stream", f"--timesteps={steps}", classes=None) == 2
     assert "--stream takes one number from 1 to 1024 as --timesteps" in capsys.readouterr().err

@@ -31,8 +31,9 @@ from spyolo.errors import InputError
 from spyolo.files import write_whole
 from spyolo.learning import BPTT, FPTT
 from spyolo.neurons import norms
+from spyolo.resuming import holds_this_run
 from spyolo.run_folder import RunFolder
-from spyolo.running import EpochOrder, holds_this_run
+from spyolo.running import EpochOrder
 from spyolo.scaling import Batch as CostOfBatch
 from spyolo.scaling import Network, allreduce_seconds, batch_seconds, efficiency
 from spyolo.trainer import Trainer

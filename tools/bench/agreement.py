@@ -72,8 +72,7 @@ def main() -> None:
                     for predictions, state in detector.run(sample.image.unsqueeze(0), steps):
                         after = state
                         if name == "plain fp32" or len(seen) == steps - 1:
-                            boxes = postprocess(predictions, detector.anchors, detector.strides, confidence=0.005, vote_iou=info.vote_iou)
-                            seen.append(boxes[0])
+                            seen += postprocess(predictions, detector.anchors, detector.strides, confidence=0.005, vote_iou=info.vote_iou)
                         else:
                             seen.append(Detections.empty())
                 placed = in_picture(seen[-1], sample.letterbox, *voc.size(i))

@@ -16,16 +16,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from spyolo.config import MOST_SIZE, MOST_TIMESTEPS
 from spyolo.detection import DetectorSpec, SpikingYOLO, Units
 from spyolo.errors import InputError
 from spyolo.files import one_line, shortened
-from spyolo.tensors import read_tensors, save_tensors
+from spyolo.ranges import SIZES, STEPS, check_share, check_whole, share, whole
+from spyolo.tensors import is_checkpoint, read_tensors, save_tensors, under
 from spyolo.weights import resolve
 
 WEIGHTS_OF = ("w", "average", "ema")
 LIMITS = {"num_classes": 100_000, "width": 64, "depth": 64, "in_channels": 1024}  # of a description; a file may claim anything
-SIZES, STEPS = (32, MOST_SIZE), (1, MOST_TIMESTEPS)  # of a file's size and timesteps: a multiple of, and the most
 T = TypeVar("T")
 
 
@@ -98,35 +97,6 @@ def names_from(names: list[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def whole(value: int, multiple_of: int, most: int) -> int:
-    if not isinstance(value, int) or not 1 <= value <= most or value % multiple_of:
-        wanted = f"a multiple of {multiple_of} up to {most}" if multiple_of > 1 else f"a whole number from 1 to {most}"
-        raise ValueError(f"{wanted} is wanted, not {shortened(value)}")
-    return value
-
-
-def share(value: float) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
-        raise ValueError(f"a number from 0 to 1 is wanted, not {shortened(value)}")
-    return float(value)
-
-
-def check_whole(name: str, value: int, multiple_of: int, most: int) -> None:
-    """As `whole`, of an option or field of some name. Raises InputError."""
-    try:
-        whole(value, multiple_of, most)
-    except ValueError as error:
-        raise InputError(f"{name}: {error}") from None
-
-
-def check_share(name: str, value: float) -> None:
-    """As `share`, of an option or field of some name. Raises InputError."""
-    try:
-        share(value)
-    except ValueError as error:
-        raise InputError(f"{name}: {error}") from None
-
-
 def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dtype: torch.dtype | None = None) -> None:
     """A detector's weights and description; `dtype` (bf16, fp16) halves the file.
 
@@ -142,12 +112,9 @@ def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dty
 
 def detector_tensors(tensors: Mapping[str, Tensor], weights: str) -> dict[str, Tensor]:
     """A detector's own tensors out of a weights file, or out of a training checkpoint with the chosen weights in place."""
-    if not any(k.startswith("model.") for k in tensors):
+    if not is_checkpoint(tensors):
         return dict(tensors)
-    state = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    if weights != "w":
-        state |= {k.removeprefix(f"{weights}."): v for k, v in tensors.items() if k.startswith(f"{weights}.")}
-    return state
+    return under("model.", tensors) | (under(f"{weights}.", tensors) if weights != "w" else {})
 
 
 def load_detector(path: str | Path, *, weights: str = "w", dtype: torch.dtype = torch.float32) -> tuple[SpikingYOLO, WeightsInfo]:

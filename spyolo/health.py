@@ -119,8 +119,8 @@ class Watch:
     @torch.no_grad()
     def check(self) -> tuple[int, str] | None:
         """Read back what was gathered since the last time: the first bad batch (how many batches ago; 0: the newest) and what was not
-        finite where; None when all was well. Looks at the weights, what is remembered of them and norm
-        statistics too, so that what is saved next is good."""
+        finite where; None when all was well. Looks at the weights, what is remembered of them and norm statistics too, so that what is
+        saved next is good."""
         kept = [b for b in self.detector.buffers() if b.is_floating_point()]
         remembered = [v for values in self.memory.values() for v in values]
         now = torch.stack([n.float() for n in torch._foreach_norm([*self.weights, *remembered, *kept])])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from spyolo.boxes import Detections
-from spyolo.checkpoint import SIZES, STEPS, WeightsInfo, check_share, check_whole, load_detector
+from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import Letterbox, read_image
 from spyolo.data.letterbox import fit_picture
 from spyolo.detection import DetectorState, SpikingYOLO, fuse, postprocess, settled
@@ -18,8 +18,7 @@ from spyolo.engine import in_picture
 from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
 from spyolo.neurons import autocast
-
-BOXES = (1, 1_000_000)  # of max_detections, as `check_whole` takes it
+from spyolo.ranges import COUNTS, SIZES, STEPS, check_share, check_whole
 
 
 class Predictor:
@@ -55,7 +54,7 @@ class Predictor:
     ) -> None:  # fmt: skip
         timesteps, size = info.timesteps if timesteps is None else timesteps, info.size if size is None else size
         vote_iou = info.vote_iou if vote_iou is None else vote_iou
-        for name, number, bounds in (("timesteps", timesteps, STEPS), ("size", size, SIZES), ("max_detections", max_detections, BOXES)):
+        for name, number, bounds in (("timesteps", timesteps, STEPS), ("size", size, SIZES), ("max_detections", max_detections, COUNTS)):
             check_whole(name, number, *bounds)
         for name, share in (("confidence", confidence), ("nms_iou", nms_iou), ("vote_iou", vote_iou)):
             check_share(name, share)

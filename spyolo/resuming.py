@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from spyolo.errors import InputError
 from spyolo.files import is_there, one_line
 from spyolo.settings import Settings, load_settings, plain
+from spyolo.tensors import under
 
 # What may differ between a run and its continuation: none of it changes what is learned.
 FREE = ("out", "device", "workers", "cache", "save_seconds", "max_minutes")
@@ -102,8 +103,7 @@ def state_tensors(model: nn.Module, weights: Sequence[Tensor], memory: Memory, o
     """
     names = weight_names(model, weights)
     tensors: dict[str, Tensor] = {f"model.{k}": v for k, v in model.state_dict().items()}
-    for kind, values in memory.items():
-        tensors |= {f"{kind}.{name}": v for name, v in zip(names, values)}
+    tensors |= {f"{kind}.{name}": v for kind, name, v in remembered(memory, names)}
     return tensors | moments(optimizer, names)
 
 
@@ -114,9 +114,8 @@ def restore(
     """Put back, in place, what `state_tensors` gave."""
     names = weight_names(model, weights)
     model.load_state_dict(under("model.", tensors))
-    for kind, values in memory.items():
-        for name, v in zip(names, values):
-            v.copy_(tensors[f"{kind}.{name}"])
+    for kind, name, v in remembered(memory, names):
+        v.copy_(tensors[f"{kind}.{name}"])
     load_moments(optimizer, tensors, names)
 
 
@@ -131,9 +130,11 @@ def taking_up(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: not a checkpoint of this run ({one_line(error)})") from error
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors whose names begin so, by the rest of their names."""
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+def remembered(memory: Memory, names: Sequence[str]) -> Iterator[tuple[str, str, Tensor]]:
+    """Each kind of memory of each weight: kind, the weight's name, and the tensor."""
+    for kind, values in memory.items():
+        for name, v in zip(names, values):
+            yield kind, name, v
 
 
 def weight_names(model: nn.Module, weights: Sequence[Tensor]) -> list[str]:
@@ -153,8 +154,7 @@ def load_moments(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]
     weights = [w for group in optimizer.param_groups for w in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for i, name in enumerate(names):
-        prefix = f"optim.{name}."
-        found = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        found = under(f"optim.{name}.", tensors)
         if found:
             state[i] = {k: laid_out_as(weights[i], v) for k, v in found.items()}
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -83,6 +83,10 @@ class RunFolder:
             return None
         return found.st_ino, found.st_mtime_ns
 
+    def last_good(self) -> str:
+        """Half a sentence for a run that must stop: where to go on from."""
+        return f"the last good checkpoint is {self.last}" if self.last.exists() else "there is no checkpoint yet"
+
     def load_last(self) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The last checkpoint, or the one before it where a disk has spoiled the last.
 

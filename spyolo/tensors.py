@@ -43,3 +43,13 @@ def read_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {k: f.get_tensor(k) for k in f.keys()}, f.metadata() or {}  # noqa: SIM118 (safe_open is no dict)
     except Exception as error:  # a damaged header makes the library raise its own errors, torch's, and those of unknown types
         raise InputError(f"{path}: not a whole safetensors file ({one_line(error)}); only safetensors are read") from error
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin so, by the rest of their names."""
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def is_checkpoint(tensors: Mapping[str, Tensor]) -> bool:
+    """Whether they are a training checkpoint's, which names the model's own `model.<tensor>` (spyolo/resuming.py)."""
+    return any(name.startswith("model.") for name in tensors)

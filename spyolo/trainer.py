@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from spyolo import builders, engine, recordings
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, save_tensors, save_weights
+from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, save_weights
 from spyolo.config import Config
 from spyolo.data import load_batches
 from spyolo.distributed import ALONE, Peers, synchronised
@@ -31,15 +31,10 @@ from spyolo.health import Watch, counts, told
 from spyolo.learning import EMA
 from spyolo.neurons import norms
 from spyolo.pieces import Piece, pieces_of, this_piece, warn_of_repeats
-from spyolo.resuming import check_same_run, measured_otherwise, restore, state_tensors, taking_up, under
+from spyolo.resuming import check_same_run, measured_otherwise, restore, state_tensors, taking_up
 from spyolo.run_folder import Row, RunFolder
-from spyolo.running import (
-    build_optimizer,
-    choose_device,
-    cosine_rate,
-    evaluated,
-    stop_on_signals,
-)
+from spyolo.running import build_optimizer, choose_device, cosine_rate, evaluated, stop_on_signals
+from spyolo.tensors import save_tensors, under
 
 ORDER = ("seed", "batch", "limit", "train", "lanes")  # decide which pictures an epoch shows when
 MEASURE = (  # decide what a score is of: one of other pictures, weights or ways of reading them is no rival
@@ -262,12 +257,11 @@ class Trainer:
         trouble = self.watch.check()
         if self.peers.agree([trouble is not None], self.device)[0]:
             ago, what = trouble or (0, "values of another process are not finite")
-            good = f"the last good checkpoint is {self.folder.last}" if self.folder.last.exists() else "there is no checkpoint yet"
             voc, ids = self.train_set.voc, self.recent[-1 - ago]
             files = ", ".join(voc.image_path(voc.index(name)).name if self.config.source == "voc" else name for name in ids)
             self.peers.refuse_all(
-                f"epoch {self.epoch + 1}, batch {self.batch - ago} ({files}): {what}; {good}; a lower --lr, a lower --clip or --amp none "
-                "usually mends it; --nonfinite skip leaves such batches out",
+                f"epoch {self.epoch + 1}, batch {self.batch - ago} ({files}): {what}; {self.folder.last_good()}; a lower --lr, a lower "
+                "--clip or --amp none usually mends it; --nonfinite skip leaves such batches out",
                 told=trouble is not None,
             )
         learned = max(1, self.batch - self.skipped)
@@ -307,8 +301,7 @@ class Trainer:
         notes["pieces"] = [*self.pieces, piece | {k: metrics[k] for k in ("voc10_ap50",) if k in metrics}]
         if self.config.source == "events":
             notes["window_ms"] = self.config.window_ms
-        c = self.config
-        return WeightsInfo(self.detector.spec, self.classes, c.size, self.timesteps, metrics, notes, c.vote_iou)
+        return WeightsInfo(self.detector.spec, self.classes, self.config.size, self.timesteps, metrics, notes, self.config.vote_iou)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
 

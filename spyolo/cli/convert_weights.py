@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from spyolo.cli.options import Parser
 from spyolo.errors import InputError
+from spyolo.ranges import SIZES, STEPS, check_whole
 
 if TYPE_CHECKING:
     from spyolo.detection import SpikingYOLO
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from spyolo.checkpoint import SIZES, STEPS, WeightsInfo, check_whole, save_weights
+    from spyolo.checkpoint import WeightsInfo, save_weights
     from spyolo.data.classes import parse_classes
     from spyolo.legacy import described, fitted, from_reference, is_reference, read_pth
 

@@ -26,6 +26,7 @@ from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
 from spyolo.files import read_limited
+from spyolo.ranges import SIZES, check_whole
 
 if TYPE_CHECKING:
     from spyolo.cli.eval_model import Measured
@@ -138,8 +139,6 @@ def checked(args: argparse.Namespace) -> None:
     else:
         refuse_unread(args, OF_PREDICTIONS, default_of, "goes with --predictions, not with --weights, which name their own classes")
     if args.size is not None:
-        from spyolo.checkpoint import SIZES, check_whole  # it brings torch: not for options that are wrong without it
-
         check_whole("--size", args.size, *SIZES)
     args.other = compared_with(args.compare) if args.compare else None
     if args.report and args.out is None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spyolo.boxes import Detections
 from spyolo.cli.noted import noted
+from spyolo.cli.options import vote_of
 from spyolo.config import MOST_TIMESTEPS, Evaluation
 from spyolo.data import DetectionDataset, VOCSet, load_batches
 from spyolo.data.events_clips import EventClips, EventPlayback
@@ -176,10 +177,6 @@ def detect_with_model(
 
 def floor_of(args: argparse.Namespace) -> float:
     return Evaluation().confidence if args.confidence is None else args.confidence
-
-
-def vote_of(args: argparse.Namespace, info: WeightsInfo) -> float:
-    return info.vote_iou if args.vote_iou is None else args.vote_iou
 
 
 def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: torch.device) -> dict[str, Any]:

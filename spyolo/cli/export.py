@@ -19,8 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread
+from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread, vote_of
 from spyolo.errors import InputError
+from spyolo.ranges import COUNTS, SIZES, STEPS, check_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +34,6 @@ NOT_NIR = (
     "form", "timesteps", "size", "int8", "all_classes", "confidence", "nms_iou", "vote_iou", "max_detections", "verify", "data", "split",
     "pictures",
 )  # fmt: skip
-MOST = 1_000_000  # boxes, pictures
 
 
 def parser() -> argparse.ArgumentParser:
@@ -59,7 +59,6 @@ def parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> list[str]:
     """The forms asked for. Raises InputError."""
-    from spyolo.checkpoint import SIZES, STEPS, check_whole
     from spyolo.export.detector import FORMS
 
     check_read(args)
@@ -67,7 +66,7 @@ def check(args: argparse.Namespace) -> list[str]:
     unknown = sorted(set(forms) - set(FORMS))
     if unknown or not forms:
         raise InputError(f"--form {args.form!r}: not known; choose of {', '.join(FORMS)}")
-    for name, bounds in (("size", SIZES), ("timesteps", STEPS), ("max_detections", (1, MOST)), ("pictures", (1, MOST))):
+    for name, bounds in (("size", SIZES), ("timesteps", STEPS), ("max_detections", COUNTS), ("pictures", COUNTS)):
         if getattr(args, name) is not None:
             check_whole(f"--{name.replace('_', '-')}", getattr(args, name), *bounds)
     check_shares(args, ("confidence", "nms_iou", "vote_iou"))
@@ -98,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     detector, info = load_detector(args.weights)
     if args.verify and args.data:
         check_pictures(detector.spec, args.weights, "--verify --data shows VOC's pictures; without --data it shows random input")
-    vote_iou = info.vote_iou if args.vote_iou is None else args.vote_iou
-    reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=not args.all_classes, vote_iou=vote_iou)
+    best_alone, vote_iou = not args.all_classes, vote_of(args, info)
+    reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=best_alone, vote_iou=vote_iou)
     out = Path(args.out)
     paths = [out / f"{form}.onnx" for form in forms]
     for form, path in zip(forms, paths):

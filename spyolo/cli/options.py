@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import difflib
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from spyolo.config import Config
 from spyolo.errors import InputError
 from spyolo.settings import MOST_SEED, Settings, limits
+
+if TYPE_CHECKING:
+    from spyolo.checkpoint import WeightsInfo
 
 DETECTOR = Config()
 VOTE_IOU = "overlap from which boxes of a class vote on where the better one is; 0: they do not [as the weights say]"
@@ -40,6 +43,11 @@ def check_seed(seed: int) -> None:
     """Of tools without a config. Raises InputError for a number that a generator does not take."""
     if not 0 <= seed <= MOST_SEED:
         raise InputError(f"--seed must be {limits(0, MOST_SEED)}, got {seed}")
+
+
+def vote_of(args: argparse.Namespace, info: WeightsInfo) -> float:
+    """`--vote-iou`, or what the weights say."""
+    return info.vote_iou if args.vote_iou is None else args.vote_iou
 
 
 def check_shares(args: argparse.Namespace, names: Iterable[str]) -> None:

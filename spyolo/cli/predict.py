@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread
 from spyolo.errors import InputError
+from spyolo.ranges import SIZES, STEPS, check_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,8 +69,6 @@ def parser() -> argparse.ArgumentParser:
 
 def check(args: argparse.Namespace) -> None:
     """What argparse cannot know. Raises InputError."""
-    from spyolo.checkpoint import SIZES, STEPS, check_whole
-
     for name, bounds in (("size", SIZES), ("timesteps", STEPS), ("steps_per_frame", STEPS)):
         if getattr(args, name) is not None:
             check_whole(f"--{name.replace('_', '-')}", getattr(args, name), *bounds)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.options import VOTE_IOU, Parser, check_shares
 from spyolo.errors import InputError
+from spyolo.ranges import SIZES, STEPS, check_whole
 
 if TYPE_CHECKING:
     from spyolo.checkpoint import WeightsInfo
@@ -83,8 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def check_use(args: argparse.Namespace) -> None:
     """Steps, input side and vote asked for. Raises InputError for what no file may say."""
-    from spyolo.checkpoint import SIZES, STEPS, check_whole
-
     if args.steps is not None:
         check_whole("--steps", args.steps, *STEPS)
     if args.size is not None:
@@ -95,9 +94,9 @@ def check_use(args: argparse.Namespace) -> None:
 def refuse_checkpoint(weights: str) -> None:
     """Raises InputError for a training checkpoint: its own tensors are W, and the run's figures are of the weights that were evaluated."""
     from spyolo.checkpoint import load_tensors
+    from spyolo.tensors import is_checkpoint
 
-    tensors, _ = load_tensors(weights)
-    if any(name.startswith("model.") for name in tensors):
+    if is_checkpoint(load_tensors(weights)[0]):
         raise InputError(f"{weights} is a training checkpoint; publish the run's final.safetensors or best.safetensors")
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from spyolo.data.annotation import Thing
 from spyolo.data.classes import parse_classes
-from spyolo.data.convert import Collection, Entry, Pictures, picture_place, place_picture, plain, same_ids_refused
+from spyolo.data.convert import Collection, Entry, Pictures, bring_picture, picture_place, plain, same_ids_refused
 from spyolo.data.images import image_size
 from spyolo.data.problems import Problems
 from spyolo.data.voc import SUFFIXES
@@ -39,10 +39,10 @@ def write_yolo(collection: Collection, out: str | Path, name: str, pictures: Pic
     listed = _read_yaml(index) if index.exists() else {}
     if listed and _names(listed, index) != collection.classes:
         raise InputError(f"{index} names other classes, or in another order; give the same --classes for every part of a set")
-    for entry in collection.entries:  # all of them before the first label is written: half a part could not be written again
-        picture_place(entry, Path(out) / "images" / name, pictures)
-    for entry in collection.entries:
-        place_picture(entry, Path(out) / "images" / name, pictures)
+    # All places before the first label is written: half a part could not be written again.
+    places = [picture_place(entry, Path(out) / "images" / name, pictures) for entry in collection.entries]
+    for entry, place in zip(collection.entries, places):
+        bring_picture(entry, place, pictures)
         lines = [_line(thing, entry, collection.classes) for thing in entry.things if not (drop_difficult and thing.difficult)]
         write_whole(labels / f"{entry.image_id}.txt", "".join(lines))
     tree = {**listed, "path": ".", name: f"images/{name}", "names": dict(enumerate(collection.classes))}

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spyolo.checkpoint import SIZES, STEPS, WeightsInfo, check_whole
+from spyolo.checkpoint import WeightsInfo
 from spyolo.detection import DetectorState, SpikingYOLO
 from spyolo.detection.head import Head
 from spyolo.errors import InputError
@@ -22,6 +22,7 @@ from spyolo.export.graph import Wire, Writer
 from spyolo.export.int8 import to_int8
 from spyolo.files import replace_file
 from spyolo.neurons import LTCUnit, norms
+from spyolo.ranges import SIZES, STEPS, check_whole
 
 FORMS = ("step", "unrolled")
 FORMAT = "spyolo-onnx-1"

@@ -25,6 +25,7 @@ from spyolo.sequence.config import SequenceConfig, load_sequence_config
 from spyolo.sequence.engine import train_batch
 from spyolo.sequence.networks import build_network, rule_for
 from spyolo.sequence.objectives import MSE
+from spyolo.sequence.questions import parts_of
 from spyolo.sequence.tasks.adding import Adding
 from spyolo.sequence.trainer import SequenceTrainer
 
@@ -118,7 +119,7 @@ def costs(configs: dict[str, SequenceConfig], lengths: Sequence[int]) -> list[Ro
             task, device = Adding(length, run.batch, run.seed), choose_device(run.device)
             rule = rule_for(run, build_network(run, task).to(device), MSE)
             batch = task.train_batch(list(range(run.batch)), 0).to(device)
-            parts = run.parts or (length if run.rule == "fptt" else 1)
+            parts = parts_of(run, length)
             train_batch(rule, MSE, batch, parts=parts, supervise=run.supervise)  # the optimizer's moments come to be
             began = clock(device)
             train_batch(rule, MSE, batch, parts=parts, supervise=run.supervise)

@@ -17,7 +17,7 @@ from spyolo.sequence.networks import build_network
 from spyolo.sequence.tasks import build_task
 from spyolo.sequence.tasks.base import Sizes
 from spyolo.settings import flattened
-from spyolo.tensors import read_tensors
+from spyolo.tensors import is_checkpoint, read_tensors, under
 
 FORMAT = "spyolo-sequence-1"
 
@@ -38,8 +38,8 @@ def load(path: str | Path) -> tuple[Stack, SequenceConfig]:
     """
     tensors, metadata = read_tensors(path)
     config, sizes = described(metadata, path)
-    if any(k.startswith("model.") for k in tensors):
-        tensors = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    if is_checkpoint(tensors):
+        tensors = under("model.", tensors)
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())):  # building seeds all generators: the caller's go on as they were
             with torch.device("meta"):  # shapes alone: nothing is made of a size that the file does not hold

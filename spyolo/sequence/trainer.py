@@ -21,24 +21,18 @@ from tqdm import tqdm
 
 from spyolo.errors import InputError
 from spyolo.files import held, write_whole
-from spyolo.learning import AuxiliaryLoss
 from spyolo.neurons import detach, leaves, map_state, norms
-from spyolo.resuming import changed, check_same_run, measured_otherwise, restore, state_tensors, taking_up, under, weight_names
+from spyolo.resuming import changed, check_same_run, measured_otherwise, remembered, restore, state_tensors, taking_up, weight_names
 from spyolo.run_folder import Layout, Row, RunFolder
-from spyolo.running import (
-    EpochOrder,
-    choose_device,
-    cosine_rate,
-    evaluated,
-    stop_on_signals,
-)
+from spyolo.running import EpochOrder, choose_device, cosine_rate, evaluated, stop_on_signals
 from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.networks import SPIKING, build_network, rule_for
+from spyolo.sequence.questions import auxiliary_loss, check_questions, parts_of
 from spyolo.sequence.saved import description
 from spyolo.sequence.tasks import build_task
-from spyolo.tensors import save_tensors
+from spyolo.tensors import save_tensors, under
 
 ORDER = ("seed", "batch", "limit", "test_speakers", "timesteps")  # decide which sequences an epoch shows when
 MEASURE = (  # decide what a figure is of (drawn tests: of the seed)
@@ -67,12 +61,12 @@ class SequenceTrainer:
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.device = choose_device(config.device)
         self.network = build_network(config, self.task).to(self.device)
-        self.parts = self.parts_of(self.task.timesteps) if self.task.timesteps else 0
+        parts = parts_of(config, self.task.timesteps) if self.task.timesteps else 0
         self.rule = rule_for(config, self.network, self.objective)
         self.optimizer = self.rule.update.optimizer
-        self.check_questions()
-        self.check_settings()
-        self.auxiliary = self.build_auxiliary()
+        check_questions(config, self.task)
+        auxiliary = auxiliary_loss(config, self.task, parts)
+        self.auxiliary = None if auxiliary is None else auxiliary.to(self.device)
         self.epoch, self.batch = 0, 0
         self.per_epoch = EpochOrder(self.task.samples, config.batch, 0, 0).per_epoch
         self.history: list[Row] = []
@@ -132,7 +126,7 @@ class SequenceTrainer:
     def learn(self, batch: Batch) -> engine.Log:
         """One batch; the neurons' state is kept for the next one where it goes on from there."""
         log = engine.train_batch(
-            self.rule, self.objective, batch, parts=self.parts_of(batch.timesteps), supervise=self.config.supervise,
+            self.rule, self.objective, batch, parts=parts_of(self.config, batch.timesteps), supervise=self.config.supervise,
             auxiliary=self.auxiliary, state=None if batch.fresh else self.state,
         )  # fmt: skip
         self.state = detach(self.rule.state) if self.task.streams else None
@@ -186,50 +180,6 @@ class SequenceTrainer:
             chosen = list(range(i * size, (i + 1) * size)) if self.task.streams else indices
             yield self.task.train_batch(chosen, self.epoch).to(self.device)
 
-    def check_settings(self) -> None:
-        """Raises InputError where settings, each good by itself, do together something else than they say."""
-        c = self.config
-        parts = c.parts or (1 if c.rule == "bptt" else 0)
-        if c.weights_of == "average" and c.rule != "fptt":
-            raise InputError(f"weights_of average goes with fptt, {c.rule} keeps no average: use --weights-of w")
-        if c.supervise == "auxiliary" and parts == 1:
-            raise InputError("supervise auxiliary asks nothing of its own in one part: give --parts of 2 or more, or --supervise last")
-        if c.rule == "fptt" and c.supervise == "last" and parts != 1 and not self.objective.per_step:
-            raise InputError(
-                "supervise last leaves all parts but the last without a target, so fptt makes one update a sequence: use --parts 1, or "
-                "--supervise parts"
-            )
-
-    def check_questions(self) -> None:
-        """Raises InputError where a label would be asked for at a step that not every sequence has, or a batch could be too short for its
-        parts."""
-        if not (self.task.timesteps or self.objective.per_step or self.config.supervise == "every"):
-            raise InputError(
-                f"supervise {self.config.supervise} asks at steps that all sequences have, those of {self.config.task} differ in length: "
-                "use --supervise every"
-            )
-        least = self.task.least_steps(self.config.batch) if self.config.parts > 1 else 1
-        if self.config.parts > least:
-            raise InputError(
-                f"parts ({self.config.parts}) cannot exceed the steps of a batch, and one of {self.config.task} may have no more than "
-                f"{least}: use --parts {least} or fewer"
-            )
-
-    def build_auxiliary(self) -> Any:
-        """Kag & Saligrama's loss for labels that come at the end, where it is asked for."""
-        if self.config.supervise != "auxiliary":
-            return None
-        if self.objective.metric != "accuracy" or not self.parts:
-            raise InputError(f"supervise auxiliary needs classes and sequences of one length, which {self.config.task} does not have")
-        return AuxiliaryLoss(self.task.outputs, self.parts).to(self.device)
-
-    def parts_of(self, timesteps: int) -> int:
-        """Updates of a sequence of that length."""
-        habit = timesteps if self.config.rule == "fptt" else 1
-        if self.config.parts > timesteps:
-            raise InputError(f"parts ({self.config.parts}) cannot exceed the steps of a sequence ({timesteps})")
-        return self.config.parts or habit
-
     def count(self) -> None:
         self.updates += 1
 
@@ -247,10 +197,9 @@ class SequenceTrainer:
         memory = self.memory() if whole else {}
         bad = "the loss" if not math.isfinite(loss) else engine.not_finite(self.network, self.rule.state, memory)
         if bad:
-            good = f"the last good checkpoint is {self.folder.last}" if self.folder.last.exists() else "there is no checkpoint yet"
             raise InputError(
-                f"{bad} is not finite in epoch {self.epoch + 1} near batch {self.batch}; {good}; a lower --lr or a lower --clip usually "
-                "mends it"
+                f"{bad} is not finite in epoch {self.epoch + 1} near batch {self.batch}; {self.folder.last_good()}; a lower --lr or a "
+                "lower --clip usually mends it"
             )
         bar.update()
         bar.set_postfix(loss=f"{loss:.4f}")
@@ -258,8 +207,8 @@ class SequenceTrainer:
     def memory(self) -> dict[str, Tensor]:
         """What the update keeps (FPTT: average and lambda), by the names of its weights."""
         update = self.rule.update
-        names = weight_names(self.network, update.weights)
-        return {f"the {kind} of {name}": v for kind, kept in update.state_dict().items() for name, v in zip(names, kept)}
+        kept = remembered(update.state_dict(), weight_names(self.network, update.weights))
+        return {f"the {kind} of {name}": v for kind, name, v in kept}
 
     def out_of_time(self) -> bool:
         return 0 < self.config.max_minutes * 60 < time.monotonic() - self.started

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import machine
 import torch
+from torchvision.ops import batched_nms
 from tqdm import tqdm
 
 from spyolo.boxes import Detections
 from spyolo.checkpoint import load_detector
-from spyolo.data import DetectionDataset, VOCSet
+from spyolo.data import DetectionDataset, Letterbox, VOCSet
 from spyolo.detection import SpikingYOLO, fuse, postprocess
 from spyolo.detection.decode import vote
 from spyolo.engine import in_picture
@@ -26,19 +27,19 @@ WAYS = [(0.5, 0.0, 0.0), (0.45, 0.0, 0.0), (0.5, 0.5, 1.0), (0.5, 0.5, 2.0), (0.
 
 
 @torch.inference_mode()
-def candidates(detector: SpikingYOLO, dataset: DetectionDataset, steps: int) -> list[Detections]:
-    """Of each picture, the thousand best boxes over the floor before suppression, in canvas pixels."""
+def candidates(detector: SpikingYOLO, dataset: DetectionDataset, steps: int) -> list[tuple[Detections, Letterbox]]:
+    """Of each picture, the thousand best boxes over the floor before suppression, in canvas pixels, and its place on the canvas."""
     found = []
     for i in tqdm(range(len(dataset)), mininterval=10):
-        for predictions, _ in detector.run(dataset[i].image.unsqueeze(0), steps):
-            last = predictions
-        found += postprocess(last, detector.anchors, detector.strides, confidence=0.005, nms_iou=1.0, max_detections=1000)
+        sample = dataset[i]
+        *_, (predictions, _) = detector.run(sample.image.unsqueeze(0), steps)
+        boxes = postprocess(predictions, detector.anchors, detector.strides, confidence=0.005, nms_iou=1.0, max_detections=1000)
+        found.append((boxes[0], sample.letterbox))
     return found
 
 
 def read(boxes: Detections, nms: float, iou: float, power: float) -> Detections:
-    from torchvision.ops import batched_nms
-
+    """Suppression, and a vote where `iou` is over 0."""
     kept = boxes[batched_nms(boxes.boxes, boxes.scores, boxes.labels, nms)[:100]]
     return kept.with_boxes(vote(kept, boxes, iou, power)) if iou else kept
 
@@ -62,9 +63,8 @@ def main() -> None:
     for size in [int(word) for word in args.sizes.split(",") if word] or [info.size]:
         dataset = DetectionDataset(voc, size, "eval")
         seen = candidates(detector, dataset, steps)
-        places = [dataset[i].letterbox for i in range(len(dataset))]
         for nms, iou, power in WAYS:
-            mine = (in_picture(read(boxes, nms, iou, power), places[i], *voc.size(i)) for i, boxes in enumerate(seen))
+            mine = (in_picture(read(boxes, nms, iou, power), place, *voc.size(i)) for i, (boxes, place) in enumerate(seen))
             found = dict(zip(voc.ids, mine))
             metrics = evaluate_detections(truth, found, info.classes)
             figures = [metrics[k] for k in ("voc10_ap50", "voc10_ap50_95", "coco_ap")]

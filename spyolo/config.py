@@ -87,7 +87,7 @@ class Learning:
     batch: int = option(16, "pictures a batch, over all processes", low=1)
     accumulate: int = option(1, "pieces in which each process runs its share of a batch, one after the other: less memory", low=1)
     ema: float = option(0.998, "decay of the weights' moving average; 0: none", low=0, high=0.99999)
-    amp: str = option("bf16", "autocast of convolutions; the state stays fp32", choices=("bf16", "none"))
+    amp: str = option("auto", "autocast of convolutions, not of states; auto: where the device has bf16", choices=("auto", "bf16", "none"))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from spyolo.checkpoint import load_tensors
 from spyolo.config import Config
 
 Piece = dict[str, Any]
-FROM_CONFIG = ("detector", "rule", "form", "timesteps", "size", "batch", "lr", "augment", "seed", "amp")
+FROM_CONFIG = ("detector", "rule", "form", "timesteps", "size", "batch", "lr", "augment", "seed")
 
 
 def pieces_of(weights: str) -> list[Piece]:
@@ -33,10 +33,10 @@ def pieces_of(weights: str) -> list[Piece]:
     return pieces if whole and pieces else [{"detector": detector, "from": "unknown"}]
 
 
-def this_piece(config: Config, before: list[Piece], *, epochs: float, seconds: float, device: str, pictures: int) -> Piece:
+def this_piece(config: Config, before: list[Piece], *, epochs: float, seconds: float, device: str, amp: str, pictures: int) -> Piece:
     """What the present run has done so far."""
     start = "scratch" if not before else str(before[-1]["detector"])
-    done = {"epochs": round(epochs, 2), "minutes": round(seconds / 60, 1), "device": device, "pictures": pictures}
+    done = {"epochs": round(epochs, 2), "minutes": round(seconds / 60, 1), "device": device, "amp": amp, "pictures": pictures}
     return {"from": start} | {name: getattr(config, name) for name in FROM_CONFIG} | done
 
 

@@ -17,7 +17,7 @@ from spyolo.detection import DetectorState, SpikingYOLO, fuse, postprocess, sett
 from spyolo.engine import in_picture
 from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
-from spyolo.neurons import autocast
+from spyolo.neurons import autocast, choose_amp
 from spyolo.ranges import COUNTS, SIZES, STEPS, check_share, check_whole
 
 
@@ -39,7 +39,7 @@ class Predictor:
         confidence: floor on scores.
         nms_iou: overlap above which the worse box of a class is dropped.
         vote_iou: overlap from which boxes of a class vote on where the better one is; 0: they do not; None: as the weights file says.
-        amp: `bf16` autocast or `none`.
+        amp: `bf16` autocast, `none`, or `auto`: where the device has bf16.
         fast: `fp32`, `bf16` or `int8`: take the fast path of `detection.fuse` at this precision; `none`: the detector as it is.
         settle: stop before T steps when a step changed no box (`detection.settled`).
 
@@ -58,10 +58,11 @@ class Predictor:
             check_whole(name, number, *bounds)
         for name, share in (("confidence", confidence), ("nms_iou", nms_iou), ("vote_iou", vote_iou)):
             check_share(name, share)
-        if amp not in ("none", "bf16"):
-            raise InputError(f"amp must be none or bf16, got {amp!r}")
+        if amp not in ("auto", "none", "bf16"):
+            raise InputError(f"amp must be auto, none or bf16, got {amp!r}")
         self.device = torch.device(device)
-        self.detector, self.info, self.amp, self.settle = detector.to(self.device).eval(), info, amp, settle
+        self.amp = choose_amp(amp, self.device)
+        self.detector, self.info, self.settle = detector.to(self.device).eval(), info, settle
         if fast != "none":
             self.detector = fuse(self.detector, fast)
         self.timesteps, self.size = self.detector.steps_of(timesteps), size

@@ -63,7 +63,7 @@ def finish(trainer: Trainer) -> str:
     dataset = builders.validation_set(c)
     options = {
         "confidence": c.confidence, "nms_iou": c.nms_iou, "max_detections": c.max_detections, "vote_iou": c.vote_iou,
-        "batch_size": c.batch, "device": trainer.device, "amp": c.amp, "workers": trainer.workers, "progress": not trainer.quiet,
+        "batch_size": c.batch, "device": trainer.device, "amp": trainer.amp, "workers": trainer.workers, "progress": not trainer.quiet,
     }  # fmt: skip
     found, counts = metered(detector, dataset, info.timesteps, **options)
     steps = info.timesteps
@@ -72,7 +72,7 @@ def finish(trainer: Trainer) -> str:
     truth = {name: dataset.voc.objects(i) for i, name in enumerate(dataset.voc.ids)}
     protocol = {
         "split": c.val, "pictures": len(truth), "timesteps": info.timesteps, "size": c.size, "confidence_floor": c.confidence,
-        "nms_iou": c.nms_iou, "max_detections": c.max_detections, "vote_iou": c.vote_iou, "precision_of_convolutions": c.amp,
+        "nms_iou": c.nms_iou, "max_detections": c.max_detections, "vote_iou": c.vote_iou, "precision_of_convolutions": trainer.amp,
         "device": trainer.device.type, "weights": str(folder.best), "weights_of": c.weights_of, "seed": c.seed,
     }  # fmt: skip
     metrics = evaluate_detections(truth, found, trainer.classes, protocol=protocol)

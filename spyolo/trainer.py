@@ -29,7 +29,7 @@ from spyolo.evaluation.metrics import evaluate_detections
 from spyolo.files import held, shortened, write_whole
 from spyolo.health import Watch, counts, told
 from spyolo.learning import EMA
-from spyolo.neurons import norms
+from spyolo.neurons import choose_amp, norms
 from spyolo.pieces import Piece, pieces_of, this_piece, warn_of_repeats
 from spyolo.resuming import check_same_run, measured_otherwise, restore, state_tensors, taking_up
 from spyolo.run_folder import Row, RunFolder
@@ -61,6 +61,7 @@ class Trainer:
         self.config, self.quiet, self.peers = config, quiet or not peers.first, peers
         self.folder = RunFolder(config.out)
         self.device = choose_device(config.device, peers)
+        self.amp = peers.first_does(lambda: choose_amp(config.amp, self.device))
         holds = peers.first_does(lambda: self.folder.has_checkpoint)
         resume = resume and holds
         if not resume and holds:
@@ -145,7 +146,7 @@ class Trainer:
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=self.per_epoch, initial=self.batch, desc=title, disable=self.quiet, leave=False)
         logs = engine.train_one_epoch(
-            self.detector, self.loss, self.rule, self.batches(), self.plan, device=self.device, amp=self.config.amp,
+            self.detector, self.loss, self.rule, self.batches(), self.plan, device=self.device, amp=self.amp,
             penalty=engine.Penalty(self.config.rate_weight, self.config.rate_low, self.config.rate_high),
             before_batch=self.set_rates, after_update=self.ema.update, watch=self.watch,
             accumulate=self.config.accumulate, freeze_norms=self.config.freeze_norms, peers=self.peers,
@@ -280,14 +281,14 @@ class Trainer:
         """Norm statistics for the weights that are in."""
         if self.config.recalibrate and norms(self.detector) and not self.config.freeze_norms:
             batches = builders.calibration_batches(self.config, self.workers, self.train_set.voc, self.peers)
-            engine.recalibrate(self.detector, batches, self.timesteps, device=self.device, amp=self.config.amp)
+            engine.recalibrate(self.detector, batches, self.timesteps, device=self.device, amp=self.amp)
             self.peers.mean_statistics(self.detector)
 
     def detect(self) -> dict[str, Detections]:
         return recordings.detect(
             self.detector, self.val_set, (self.timesteps,), confidence=self.config.confidence, nms_iou=self.config.nms_iou,
             max_detections=self.config.max_detections, vote_iou=self.config.vote_iou,
-            batch_size=self.config.batch // (self.peers.world * self.config.accumulate), device=self.device, amp=self.config.amp,
+            batch_size=self.config.batch // (self.peers.world * self.config.accumulate), device=self.device, amp=self.amp,
             workers=self.workers, progress=not self.quiet, peers=self.peers,
         )[self.timesteps]  # fmt: skip
 
@@ -295,7 +296,7 @@ class Trainer:
         seconds = self.seconds + sum(float(row["seconds"]) for row in self.history)
         piece = this_piece(
             self.config, self.pieces, epochs=self.epoch + self.batch / self.per_epoch, seconds=seconds, device=self.device.type,
-            pictures=len(self.train_set),
+            amp=self.amp, pictures=len(self.train_set),
         )  # fmt: skip
         notes = {"epoch": self.epoch, "weights_of": self.config.weights_of, "train": self.config.train, "pictures": len(self.train_set)}
         notes["pieces"] = [*self.pieces, piece | {k: metrics[k] for k in ("voc10_ap50",) if k in metrics}]

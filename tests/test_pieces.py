@@ -19,4 +19,4 @@ def test_a_log_that_is_none_counts_as_one_unknown_piece(tmp_path: Path, log: Any
     save_weights(tmp_path / "w.safetensors", detector, WeightsInfo(detector.spec, ("a", "b"), 64, 2, notes={"pieces": log}))
     pieces = pieces_of(str(tmp_path / "w.safetensors"))
     assert pieces == [{"detector": "spyv4_lite", "from": "unknown"}] and origin(pieces) == "unknown"
-    assert this_piece(Config(), pieces, epochs=1, seconds=60, device="cpu", pictures=4)["from"] == "spyv4_lite"
+    assert this_piece(Config(), pieces, epochs=1, seconds=60, device="cpu", amp="none", pictures=4)["from"] == "spyv4_lite"

@@ -130,7 +130,7 @@ def test_boxes_are_read_with_the_vote_of_the_file_unless_another_is_asked_for(we
         ({"size": 0}, "size: a multiple of 32"), ({"size": 100}, "size: a multiple of 32"),
         ({"max_detections": -1}, "max_detections: a whole number from 1"),
         ({"confidence": 5}, "confidence: a number from 0 to 1"), ({"nms_iou": -1}, "nms_iou: a number from 0 to 1"),
-        ({"vote_iou": float("nan")}, "vote_iou: a number from 0 to 1"), ({"amp": "fp8"}, "amp must be none or bf16, got 'fp8'"),
+        ({"vote_iou": float("nan")}, "vote_iou: a number from 0 to 1"), ({"amp": "fp8"}, "amp must be auto, none or bf16, got 'fp8'"),
     ],
 )  # fmt: skip
 def test_options_out_of_their_range_are_told_at_once(weights_file, option, told):

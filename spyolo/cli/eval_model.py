@@ -90,6 +90,7 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     """Load the detector, run it over the split, count and time it. Of several processes, the first has all that was found and counted."""
     from spyolo.checkpoint import load_detector
     from spyolo.cli.eval import open_set
+    from spyolo.neurons import choose_amp
     from spyolo.running import choose_device
 
     asked = None if args.timesteps is None else parse_timesteps(args.timesteps)
@@ -102,6 +103,7 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     if size != info.size:
         notes.append(f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}")
     device = choose_device(args.device, peers)
+    choose_amp(args.amp, device)  # warns where bf16 is slow
     steps = (asked or (info.timesteps,)) if detector.spiking and not events else (1,)
     if asked not in (None, steps):
         notes.append(f"--timesteps {args.timesteps} is not read: {'a window of events' if events else 'a plain network'} takes one step")
@@ -135,8 +137,8 @@ def fast_path(detector: SpikingYOLO, args: argparse.Namespace) -> tuple[SpikingY
     with noted(why_not):
         fused = fuse(detector, args.fast)
     if isinstance(fused, FastDetector):
-        args.energy_pictures = 0
-        return fused, [f"taken by the fast path at {args.fast}; operations are not counted there"]
+        args.energy_pictures, args.fast = 0, fused.precision
+        return fused, [*why_not, f"taken by the fast path at {args.fast}; operations are not counted there"]
     args.fast = "none"
     return fused, why_not
 

@@ -60,12 +60,14 @@ def stream_score(args: argparse.Namespace) -> int:
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
     from spyolo.evaluation.video import PseudoVideo
+    from spyolo.neurons import choose_amp
     from spyolo.running import choose_device
 
     detector, info = load_detector(args.weights, weights=args.weights_of)
     check_pictures(detector.spec, args.weights, WHY_PICTURES)
     voc, notes = open_set(args, info.classes)
     device, size = choose_device(args.device), args.size or info.size
+    choose_amp(args.amp, device)  # warns where bf16 is slow
     steps = int(args.timesteps or info.timesteps)
     read = reader(detector.to(device), info, args)
     modes = {"carried, 1 step": carried(detector, read), "fresh, 1 step": fresh(detector, 1, read)}

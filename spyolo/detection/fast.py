@@ -5,6 +5,7 @@
 `fuse` gives back a detector with the same methods and the same kind of state. What differs from the plain path: in `fp64` and `fp32` only
 the order of operations; in `bf16` the precision of weights and currents (membranes stay fp32), as under autocast; in `int8` the weights of
 the convolutions that read spikes have eight bits (one scale an output channel), while the spikes, 0 or 1, and the sums are exact.
+A CPU without bf16 instructions takes `bf16` as `fp32`, and `int8` with currents in fp32.
 """
 
 from __future__ import annotations
@@ -20,19 +21,27 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from spyolo.detection.blocks import CellStates
 from spyolo.detection.detector import DetectorState, Predictions, SpikingYOLO
-from spyolo.neurons import Cell, LTCState, LTCUnit, native, norms
+from spyolo.neurons import Cell, LTCState, LTCUnit, has_bf16, native, norms
 from spyolo.neurons.fused import check_shapes
 from spyolo.neurons.gates import ConvGate, StaticGate
 
 PRECISIONS = ("fp64", "fp32", "bf16", "int8")
-DTYPES = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}  # of currents
+CPU = torch.device("cpu")
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Of currents."""
+    if precision == "int8":  # bf16 takes half the memory of fp32, where it costs nothing
+        return torch.bfloat16 if has_bf16(CPU) else torch.float32
+    return {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16}[precision]
 
 
 def fuse(detector: SpikingYOLO, precision: str = "fp32") -> SpikingYOLO:
     """A detector for inference that sees the same; `detector` itself is left as it is.
 
     The fast path is for LTC detectors on a CPU and needs a C++ compiler, once. Elsewhere the norms alone are folded, channels-last, and
-    the precision is the caller's (autocast); a warning says why.
+    the precision is the caller's (autocast); a warning says why. Its `precision` is what it runs in: `fp32` where `bf16` was asked of a CPU
+    without bf16 instructions, with a warning too.
 
     Raises:
         ValueError: an unknown precision.
@@ -44,6 +53,9 @@ def fuse(detector: SpikingYOLO, precision: str = "fp32") -> SpikingYOLO:
     if reason:
         warnings.warn(f"no fast path here ({reason}): norms are folded, the rest runs as it is", stacklevel=2)
         return folded
+    if precision == "bf16" and not has_bf16(CPU):
+        warnings.warn("this CPU has no bf16 instructions: the fast path takes fp32", stacklevel=2)
+        precision = "fp32"
     return FastDetector(folded, precision)
 
 
@@ -125,7 +137,7 @@ class FastCell:
     """
 
     def __init__(self, cell: Cell, precision: str, encoder: bool = False) -> None:
-        self.dtype = DTYPES[precision]
+        self.dtype = dtype_of(precision)
         self.spikes = torch.uint8 if precision == "int8" else self.dtype
         self.wide = torch.promote_types(self.dtype, torch.float32)
         synapse: Any = cell.synapse
@@ -208,7 +220,7 @@ class FastDetector(SpikingYOLO):
     def __init__(self, folded: SpikingYOLO, precision: str) -> None:
         nn.Module.__init__(self)
         self.spec, self.strides, self.precision = folded.spec, folded.strides, precision
-        self.dtype = DTYPES[precision]
+        self.dtype = dtype_of(precision)
         self.heads = folded.heads
         for head in self.heads:
             head.conv.to(self.dtype)  # type: ignore[union-attr, operator]

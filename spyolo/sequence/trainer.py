@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from spyolo.errors import InputError
 from spyolo.files import held, write_whole
-from spyolo.neurons import detach, leaves, map_state, norms
+from spyolo.neurons import choose_amp, detach, leaves, map_state, norms
 from spyolo.resuming import changed, check_same_run, measured_otherwise, remembered, restore, state_tensors, taking_up, weight_names
 from spyolo.run_folder import Layout, Row, RunFolder
 from spyolo.running import EpochOrder, choose_device, cosine_rate, evaluated, stop_on_signals
@@ -60,6 +60,7 @@ class SequenceTrainer:
         if self.folder.has_checkpoint and not resume:
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.device = choose_device(config.device)
+        choose_amp(config.amp, self.device)  # warns where bf16 is slow
         self.network = build_network(config, self.task).to(self.device)
         parts = parts_of(config, self.task.timesteps) if self.task.timesteps else 0
         self.rule = rule_for(config, self.network, self.objective)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from spyolo.detection import SpikingYOLO, build_detector, fuse
+from spyolo.detection import fast as path
 from spyolo.detection.fast import FastDetector, PackedConv, fold
-from spyolo.neurons import LTCUnit, native, norms
+from spyolo.neurons import LTCUnit, has_bf16, native, norms
 
 needs_compiler = pytest.mark.skipif(bool(native.why_not()), reason=native.why_not())
 
@@ -118,6 +120,28 @@ def test_a_layer_in_fp32_and_bf16(current: torch.dtype, spikes: torch.dtype, cha
     assert torch.allclose(after[sure].double(), torch.where(expected > 0.5, 0.0, expected)[sure], rtol=1e-5, atol=1e-5)
     assert torch.equal(copy, wide[:, 8:-4])
     assert not wide[:, :4].any() and not wide[:, -4:].any()  # nothing beside its place
+
+
+@needs_compiler
+@pytest.mark.parametrize("there", [True, False])
+def test_without_bf16_the_fast_path_takes_what_is_fast(monkeypatch: pytest.MonkeyPatch, there: bool):
+    """A CPU that has none cannot even lay its weights out for it: fp32 then, and a warning; int8 keeps its currents in fp32."""
+    if there and not has_bf16(torch.device("cpu")):
+        pytest.skip("no bf16 here")
+    monkeypatch.setattr(path, "has_bf16", lambda device: there)
+    plain = lively().float()
+    with nullcontext() if there else pytest.warns(UserWarning, match="no bf16 instructions: the fast path takes fp32"):
+        narrow = fuse(plain, "bf16")
+    small = fuse(plain, "int8")
+    assert isinstance(narrow, FastDetector) and isinstance(small, FastDetector)
+    assert (narrow.precision, narrow.dtype, small.precision, small.dtype) == (
+        ("bf16", torch.bfloat16, "int8", torch.bfloat16) if there else ("fp32", torch.float32, "int8", torch.float32)
+    )
+    with torch.no_grad():
+        expected, _ = plain(pictures().float())
+        for a, b, c in zip(expected, narrow(pictures().float())[0], small(pictures().float())[0], strict=True):
+            assert torch.allclose(a, b.float(), atol=0.2 if there else 1e-3)
+            assert (a - c.float()).abs().mean() < 0.1
 
 
 @needs_compiler

@@ -23,7 +23,7 @@ from spyolo.detection import fuse, postprocess, settled
 from spyolo.detection.fast import obstacle
 from spyolo.engine import in_picture
 from spyolo.evaluation.metrics import evaluate_detections
-from spyolo.neurons import autocast
+from spyolo.neurons import autocast, has_bf16
 
 SHOWN = 0.3  # score of a box that a user sees
 
@@ -56,8 +56,11 @@ def main() -> None:
     voc = VOCSet(args.data, args.split, info.classes)
     voc = voc.subset(range(min(args.pictures, len(voc))))
     dataset = DetectionDataset(voc, size, "eval")
-    detectors: dict[str, tuple[Any, str]] = {"plain fp32": (plain, "none"), "plain bf16": (plain, "bf16")}
-    detectors |= {f"fused {p}": (fuse(plain, p), "none") for p in ("fp32", "bf16", "int8")}
+    detectors: dict[str, tuple[Any, str]] = {"plain fp32": (plain, "none")}
+    narrow = has_bf16(torch.device("cpu"))
+    if narrow:
+        detectors["plain bf16"] = plain, "bf16"
+    detectors |= {f"fused {p}": (fuse(plain, p), "none") for p in ("fp32", *["bf16"] * narrow, "int8")}
     found: dict[str, dict[str, Detections]] = {name: {} for name in (*detectors, "early exit")}
     equal = dict.fromkeys(detectors, 0.0)
     boxes = {name: [0, 0] for name in detectors}

@@ -22,6 +22,7 @@ from spyolo.checkpoint import WeightsInfo
 from spyolo.detection import DetectionLoss, build_detector
 from spyolo.health import Watch
 from spyolo.learning import FPTT
+from spyolo.neurons import choose_amp
 from spyolo.predictor import Predictor
 
 
@@ -41,8 +42,9 @@ def main() -> None:
     p.add_argument("--batch", type=int, default=8)
     p.add_argument("--size", type=int, default=416)
     p.add_argument("--rounds", type=int, default=7)
-    p.add_argument("--amp", default="bf16", choices=("bf16", "none"))
+    p.add_argument("--amp", default="auto", choices=("auto", "bf16", "none"))
     args = p.parse_args()
+    args.amp = choose_amp(args.amp, torch.device("cpu"))
     torch.manual_seed(0)
     detector = build_detector("spyv4_lite").train()
     rule = FPTT(torch.optim.AdamW(detector.parameters(), 1e-5, fused=True), clip=10.0)

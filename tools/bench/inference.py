@@ -24,7 +24,7 @@ from torch import Tensor
 from spyolo.detection import build_detector
 from spyolo.detection.fast import FastDetector, fold, fuse
 from spyolo.memory import keep_freed_memory
-from spyolo.neurons import autocast
+from spyolo.neurons import autocast, choose_amp
 
 Row = tuple[str, str, float, Callable[[int], Any]]  # name, dtype of its products, GMAC a step, run for T steps
 
@@ -46,28 +46,30 @@ def rows(images: Tensor, only: str) -> list[Row]:
 
         return run
 
+    amp = choose_amp("auto", torch.device(device))
+    narrow = "bf16" if amp == "bf16" else "fp32"
     for name in ("spyv4", "spyv4_lite"):
         detector = build_detector(name).to(device).eval()
         gmac = machine.gmac_of(detector, size)
         plain = Plain(detector)
         add(f"plain eager {name}, fp32", "fp32", gmac, lambda steps, plain=plain: plain.run(images, steps))
         trained = build_detector(name).to(device, memory_format=torch.channels_last).eval()
-        add(f"{name} as trained, bf16", "bf16", gmac, ours(trained, "bf16"))
+        add(f"{name} as trained, {narrow}", narrow, gmac, ours(trained, amp))
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter("always")
             for precision in ("fp32", "bf16", "int8"):
                 fast = fuse(detector, precision)
-                ran = path_of(fast, precision)
-                if f"{name} {ran}" not in (row for row, *_ in found):  # without a fast path the three are one
-                    add(f"{name} {ran}", "fp32" if ran.endswith("fp32") else "bf16", gmac, ours(fast))
+                ran = path_of(fast)
+                if f"{name} {ran}" not in (row for row, *_ in found):  # without a fast path the three are one, without bf16 two of them
+                    add(f"{name} {ran}", "fp32" if ran.endswith("fp32") else narrow, gmac, ours(fast))
         for w in told[:1]:
             print(f"note: {w.message}")
     twin = build_detector("yolov4_tiny").to(device).eval()
     gmac = machine.gmac_of(twin, size)
     plain_twin = Plain(twin)
     add("plain eager ANN twin, fp32", "fp32", gmac, lambda steps: plain_twin.run(images, 1))
-    folded = ours(fold(twin), "bf16")
-    add("ANN twin folded, bf16", "bf16", gmac, lambda steps: folded(1))
+    folded = ours(fold(twin), amp)
+    add(f"ANN twin folded, {narrow}", narrow, gmac, lambda steps: folded(1))
     for library in peers.LIBRARIES:
         try:
             detector, reset = peers.build(library)
@@ -85,9 +87,9 @@ def rows(images: Tensor, only: str) -> list[Row]:
     return found
 
 
-def path_of(detector: Any, precision: str) -> str:
+def path_of(detector: Any) -> str:
     """What ran: `fuse` gives a detector with its norms folded, in fp32, where there is no fast path."""
-    return f"fused, {precision}" if isinstance(detector, FastDetector) else "norms folded, fp32"
+    return f"fused, {detector.precision}" if isinstance(detector, FastDetector) else "norms folded, fp32"
 
 
 def measured(run: Callable[[], Any], budget: float) -> list[float]:
@@ -116,7 +118,7 @@ def streaming(size: int, budget: float) -> dict[str, dict[str, float]]:
 
         for _ in range(5):
             step()
-        found[f"{name} {path_of(detector, precision)}"] = machine.summary(measured(step, budget), 1)
+        found[f"{name} {path_of(detector)}"] = machine.summary(measured(step, budget), 1)
     return found
 
 

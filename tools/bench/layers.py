@@ -3,7 +3,8 @@
     python tools/bench/layers.py [--detector spyv4_lite] [--precision int8]    # -> runs/bench/layers_DETECTOR_PRECISION.json
 
 Convolution: the least time is its products at the measured matrix-product peak (int8: twice the bf16 one, as the processor's instructions
-go), or its weights and maps at the copy rate, whichever is longer. Step: what it must read and write, at the copy rate.
+go; the fp32 one on a CPU without bf16), or its weights and maps at the copy rate, whichever is longer. Step: what it must read and write,
+at the copy rate.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def main() -> None:
             if i == 4:
                 times.clear()
                 whole.clear()
-    peak_conv = peak["fp32" if args.precision == "fp32" else "bf16"]
+    peak_conv = peak["bf16" if detector.dtype == torch.bfloat16 else "fp32"]
     x_bytes = torch.empty(0, dtype=detector.dtype).element_size()
     for name, cell in detector.cells.items():
         u = state.cells[name].u

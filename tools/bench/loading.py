@@ -56,7 +56,7 @@ def main() -> None:
     cached = machine.seconds(step, args.batches, 0)
     times, start = [], time.perf_counter()
     for i, batch in enumerate(loader):
-        engine.train_batch(step.detector, step.loss, step.rule, batch.images, batch.objects, step.plan, amp="bf16")
+        engine.train_batch(step.detector, step.loss, step.rule, batch.images, batch.objects, step.plan, amp=step.amp)
         times.append(time.perf_counter() - start)
         start = time.perf_counter()
         if i == args.batches:

@@ -35,6 +35,7 @@ from spyolo.evaluation import evaluate_detections
 from spyolo.export import Reading, export_onnx
 from spyolo.export import verify as v
 from spyolo.files import write_whole
+from spyolo.neurons import has_bf16
 from spyolo.neurons.fused import Compiling
 from spyolo.predictor import Predictor
 
@@ -141,8 +142,9 @@ class Bench:
         how: dict[str, Any] = {"timesteps": self.steps, "size": self.size, "confidence": SHOWN}
         rows: dict[str, Callable[[np.ndarray], Any]] = {
             "torch": Predictor(self.detector, self.info, **how).predict,
-            "torch, bf16": Predictor(self.detector, self.info, amp="bf16", **how).predict,
         }
+        if has_bf16(torch.device("cpu")):
+            rows["torch, bf16"] = Predictor(self.detector, self.info, amp="bf16", **how).predict
         for name, form, int8 in (("unrolled", "unrolled", False), ("step", "step", False), ("int8", "unrolled", True)):
             rows[f"runner, {name}"] = runner.Runner(self.file(form, int8, True), confidence=SHOWN, threads=self.args.threads).predict
         rates = {}

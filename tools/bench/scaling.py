@@ -25,6 +25,7 @@ from spyolo.boxes import Objects
 from spyolo.detection import DetectionLoss, build_detector
 from spyolo.distributed import Peers, joined
 from spyolo.learning import FPTT, split_steps
+from spyolo.neurons import choose_amp
 from spyolo.running import choose_device
 from spyolo.scaling import Batch, Network, batch_seconds, efficiency
 
@@ -40,7 +41,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--timesteps", type=int, default=4)
     p.add_argument("--parts", type=int, default=4, help="updates a batch (K) [%(default)s]")
     p.add_argument("--batches", type=int, default=7)
-    p.add_argument("--amp", default="bf16")
+    p.add_argument("--amp", default="auto", choices=("auto", "bf16", "none"))
     p.add_argument("--device", default="auto")
     p.add_argument("--table", action="store_true", help="print the model instead of measuring")
     p.add_argument("--compute-ms", type=float, default=120, help="--table: a batch on one process, T steps [%(default)s]")
@@ -62,6 +63,7 @@ def median_ms(work, batches: int) -> float:
 
 def measure(args: argparse.Namespace, peers: Peers) -> None:
     device = choose_device(args.device, peers)
+    args.amp = choose_amp(args.amp, device)
     torch.manual_seed(0)
     detector = build_detector(args.detector, 20, width=args.width).to(device, memory_format=torch.channels_last).train()
     rule, loss = FPTT(torch.optim.AdamW(detector.parameters(), 1e-4, fused=True), clip=10.0), DetectionLoss()

@@ -4,8 +4,8 @@
     python tools/bench/training.py --memory     # bytes: T = 4 to 32, batch 1, 416  -> runs/bench/training_memory.json
 
 A step is all that a batch costs but its loading: assignment, T forwards, losses and backwards, the rule, the optimizer. The plain one is
-tools/bench/plain.py in fp32 (a second row: under bf16 autocast) with FPTT written a parameter at a time. Bookkeeping is what FPTT.step
-takes beyond the clipping and the optimizer's step that any training has.
+tools/bench/plain.py in fp32 (a second row, where there is bf16: under its autocast) with FPTT written a parameter at a time. Bookkeeping is
+what FPTT.step takes beyond the clipping and the optimizer's step that any training has.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from spyolo.boxes import Objects
 from spyolo.config import Config
 from spyolo.learning.fptt import clip_
 from spyolo.memory import keep_freed_memory
-from spyolo.neurons import autocast
+from spyolo.neurons import autocast, choose_amp
 from spyolo.running import build_optimizer
 
 
@@ -47,11 +47,11 @@ def batch_of(count: int, size: int) -> tuple[torch.Tensor, list[Objects]]:
 class Ours:
     """The trainer's own step."""
 
-    def __init__(self, detector: str, rule: str, steps: int, images: torch.Tensor, objects: list[Objects], amp: str = "bf16") -> None:
+    def __init__(self, detector: str, rule: str, steps: int, images: torch.Tensor, objects: list[Objects], amp: str = "auto") -> None:
         self.config = Config().updated({"detector": detector, "timesteps": steps, "rule": rule, "size": images.shape[-1]})
         device = images.device
         self.detector = builders.detector(self.config, 20).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
-        self.loss, self.amp = builders.loss(self.config), amp
+        self.loss, self.amp = builders.loss(self.config), choose_amp(amp, device)
         self.rule = builders.rule(self.config, build_optimizer(self.config, self.detector))
         self.plan = builders.steps_plan(self.config, steps)
         self.images, self.objects = images, objects
@@ -103,13 +103,15 @@ def time_rows(args: argparse.Namespace) -> dict[str, Any]:
     images, objects = batch_of(args.batch, args.size)
     images = images.to(args.device)
     t = args.timesteps[0]
+    amp = choose_amp("auto", torch.device(args.device))
+    narrow = "bf16" if amp == "bf16" else "fp32"  # without bf16, rows of one name are one
     make: dict[str, Callable[[], Callable[[], None]]] = {
         f"plain eager {args.detector}, FPTT, fp32": lambda: PlainStep(args.detector, t, images, objects),
-        f"plain eager {args.detector}, FPTT, bf16": lambda: PlainStep(args.detector, t, images, objects, "bf16"),
-        f"{args.detector}, FPTT, bf16": lambda: Ours(args.detector, "fptt", t, images, objects),
+        f"plain eager {args.detector}, FPTT, {narrow}": lambda: PlainStep(args.detector, t, images, objects, amp),
+        f"{args.detector}, FPTT, {narrow}": lambda: Ours(args.detector, "fptt", t, images, objects),
         f"{args.detector}, FPTT, fp32": lambda: Ours(args.detector, "fptt", t, images, objects, "none"),
-        f"{args.detector}, BPTT, bf16": lambda: Ours(args.detector, "bptt", t, images, objects),
-        "ANN twin, bf16": lambda: Ours("yolov4_tiny", "bptt", 1, images, objects),
+        f"{args.detector}, BPTT, {narrow}": lambda: Ours(args.detector, "bptt", t, images, objects),
+        f"ANN twin, {narrow}": lambda: Ours("yolov4_tiny", "bptt", 1, images, objects),
     }
     peak = machine.peaks(args.device)
     result: dict[str, Any] = {"batch": args.batch, "size": args.size, "timesteps": t, "peaks": peak, "rows": {}}

@@ -1,4 +1,4 @@
-"""Several processes on this machine that work together over gloo, as torchrun would start them: `together(2, work, ...)`."""
+"""Work in other processes: several that work together over gloo, as torchrun would start them (`together`), or a fresh one (`apart`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import multiprocessing
 import os
 import pickle
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from typing import Any
+
+
+@contextmanager
+def apart() -> Iterator[Callable[..., Any]]:
+    """A function that runs `work(*args)` in one fresh process, for looks at memory: after a thousand tests this one's heap is in so many
+    pieces that malloc takes milliseconds to count them, each time it is asked. `work`: of a module, so that the process can import it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        yield lambda work, *args: pool.submit(work, *args).result()
 
 
 def together(world: int, work: Callable[..., Any], *args: Any, timeout: float = 300) -> list[Any]:

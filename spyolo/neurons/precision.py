@@ -18,7 +18,8 @@ def autocast(device: torch.device, amp: str) -> AbstractContextManager[Any]:
 def has_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for products of bf16. One without imitates them, a CPU at a tenth of the speed of fp32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        with torch.cuda.device(device):
+            return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type != "cpu":
         return False
     if platform.machine().lower() in ("x86_64", "amd64"):  # AVX-512 BF16; every CPU with AMX has it too

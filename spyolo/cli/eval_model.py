@@ -103,7 +103,7 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     if size != info.size:
         notes.append(f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}")
     device = choose_device(args.device, peers)
-    choose_amp(args.amp, device)  # warns where bf16 is slow
+    args.amp = choose_amp(args.amp, device)
     steps = (asked or (info.timesteps,)) if detector.spiking and not events else (1,)
     if asked not in (None, steps):
         notes.append(f"--timesteps {args.timesteps} is not read: {'a window of events' if events else 'a plain network'} takes one step")

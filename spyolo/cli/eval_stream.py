@@ -67,7 +67,7 @@ def stream_score(args: argparse.Namespace) -> int:
     check_pictures(detector.spec, args.weights, WHY_PICTURES)
     voc, notes = open_set(args, info.classes)
     device, size = choose_device(args.device), args.size or info.size
-    choose_amp(args.amp, device)  # warns where bf16 is slow
+    args.amp = choose_amp(args.amp, device)
     steps = int(args.timesteps or info.timesteps)
     read = reader(detector.to(device), info, args)
     modes = {"carried, 1 step": carried(detector, read), "fresh, 1 step": fresh(detector, 1, read)}

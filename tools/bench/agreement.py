@@ -57,10 +57,10 @@ def main() -> None:
     voc = voc.subset(range(min(args.pictures, len(voc))))
     dataset = DetectionDataset(voc, size, "eval")
     detectors: dict[str, tuple[Any, str]] = {"plain fp32": (plain, "none")}
-    narrow = has_bf16(torch.device("cpu"))
-    if narrow:
+    if has_bf16(torch.device("cpu")):
         detectors["plain bf16"] = plain, "bf16"
-    detectors |= {f"fused {p}": (fuse(plain, p), "none") for p in ("fp32", *["bf16"] * narrow, "int8")}
+    for fast in (fuse(plain, precision) for precision in ("fp32", "bf16", "int8")):  # without bf16 the first two are one
+        detectors[f"fused {fast.precision}"] = fast, "none"
     found: dict[str, dict[str, Detections]] = {name: {} for name in (*detectors, "early exit")}
     equal = dict.fromkeys(detectors, 0.0)
     boxes = {name: [0, 0] for name in detectors}

@@ -24,7 +24,7 @@ from torch import Tensor
 from spyolo.detection import build_detector
 from spyolo.detection.fast import FastDetector, fold, fuse
 from spyolo.memory import keep_freed_memory
-from spyolo.neurons import autocast, choose_amp
+from spyolo.neurons import autocast
 
 Row = tuple[str, str, float, Callable[[int], Any]]  # name, dtype of its products, GMAC a step, run for T steps
 
@@ -46,8 +46,7 @@ def rows(images: Tensor, only: str) -> list[Row]:
 
         return run
 
-    amp = choose_amp("auto", torch.device(device))
-    narrow = "bf16" if amp == "bf16" else "fp32"
+    amp, narrow = machine.narrowest(device)
     for name in ("spyv4", "spyv4_lite"):
         detector = build_detector(name).to(device).eval()
         gmac = machine.gmac_of(detector, size)

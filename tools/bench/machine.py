@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from spyolo.machine import machine
+from spyolo.neurons import choose_amp
 
 RESULTS = Path("runs/bench")
 
@@ -55,6 +56,12 @@ def peaks(device: str = "cpu") -> dict[str, float]:
     y = torch.empty_like(x)
     found["copy_gb_s"] = 2 * x.numel() * 4 / min(seconds(lambda: y.copy_(x), 8, 2)) / 1e9
     return found
+
+
+def narrowest(device: torch.device | str) -> tuple[str, str]:
+    """The narrowest precision of floats that the device has instructions for: as `autocast` calls it, and as a table does."""
+    amp = choose_amp("auto", torch.device(device))
+    return amp, "bf16" if amp == "bf16" else "fp32"
 
 
 def summary(times: list[float], pictures: int, gflop: float = 0.0, peak: float = 0.0) -> dict[str, float]:

@@ -103,8 +103,7 @@ def time_rows(args: argparse.Namespace) -> dict[str, Any]:
     images, objects = batch_of(args.batch, args.size)
     images = images.to(args.device)
     t = args.timesteps[0]
-    amp = choose_amp("auto", torch.device(args.device))
-    narrow = "bf16" if amp == "bf16" else "fp32"  # without bf16, rows of one name are one
+    amp, narrow = machine.narrowest(args.device)  # without bf16, rows of one name are one
     make: dict[str, Callable[[], Callable[[], None]]] = {
         f"plain eager {args.detector}, FPTT, fp32": lambda: PlainStep(args.detector, t, images, objects),
         f"plain eager {args.detector}, FPTT, {narrow}": lambda: PlainStep(args.detector, t, images, objects, amp),

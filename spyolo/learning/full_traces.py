@@ -1,13 +1,14 @@
 """Traces of every neuron's state by every weight: real-time recurrent learning of one layer, which is what OSTL "with H" is.
 
     eps_t = J_t eps_{t-1} + C_t (x) pre_t    J [D n, D n] = dq'/dq + (dq'/dy + C H) dy/dq,  H the recurrent weights
-    e_t   = (dy/dq) eps_t                    equal to BPTT for one recurrent layer; O(n^3) memory, O(n^4) work a step
+    e_t   = (dy/dq) eps_t                    equal to BPTT for one recurrent layer; O(n^3) memory, O(n^3.5) work a step (O(n^4) as written)
 
 `FullTraces` is for units whose neurons see each other through H alone; `JacobianTraces` for any cell, by torch.func.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -20,35 +21,68 @@ from spyolo.neurons.state import leaves
 
 
 class FullTraces(TracedLayer):
-    """One matrix product a step: J @ eps, batched, from one buffer into another.
+    """Traces in two places, so that J is multiplied into few columns a step instead of into all K of the weights.
 
-    All groups share one input pre [B, K]. While fewer than K steps have been shown, eps is kept in coordinates of the inputs shown
-    (eps = sum_t A_t (x) pre_t, exactly): a step then costs t/K of the full product, which is most of the work in short sequences.
-    Layout [B, D n, K, A n]: the product is then one of matrices, [D n, D n] by [D n, t A n].
+    What was there at the last fold lies in `_old` as it was then, and the product of all J since says what has become of it. What was
+    added since, A_t (x) pre_t of each step t, lies beside that product in `_moving`, which a step multiplies by J. Every so often both
+    are folded into `_old`. Exact: only the order of multiplications is another. `_old` holds the A_t of the steps folded, in
+    coordinates of the inputs shown then (eps = sum_t A_t (x) pre_t), while there are fewer of them than the K columns of the weights.
+
+    All groups share one input pre [B, K]. Layouts: `_old` [B, D n, K, A n]; `_moving` [B, D n, D n + R A n], R the steps there is room for.
     """
 
-    _eps: Tensor
+    _old: Tensor
+    _moving: Tensor
     _spare: Tensor
-    _basis: Tensor
-    _filtered: Tensor | None = None
+    _basis: Tensor  # the inputs that `_old` is in coordinates of, [B, K, K]
+    _recent_pre: Tensor  # [B, R, K]
+    _old_filtered: Tensor | None = None  # [B, n, K, A n]: sum_d shown_d eps_d, filtered, as of the last fold
+    _moving_filtered: Tensor  # [B, n, D n + R A n]: what is to be added to it, in terms of `_old`, and of the steps since
 
     def reset(self) -> None:
         super().reset()
-        self._seen = 0
+        self._begun = False
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         before = self.derivatives
         y, state, d, pres = self.run(x, state)
         pre = torch.cat(pres, -1)
         self.derivatives = d
+        if not self._begun:
+            self._begin(d, pre)
         jacobian, through_y = self._jacobian(before, d)
+        if self._recent**2 >= 2 * self._used:  # a fold costs used / recent a step, the steps since recent / 2: least in sum there
+            self._fold()
         self._advance(jacobian, d, pre)
         if self.local.bias is not None:
             self._advance_bias(before, jacobian, through_y)
         if self.decay > 0:
             self._filter()
-        self._seen += 1
         return y, state
+
+    def _begin(self, d: Derivatives, pre: Tensor) -> None:
+        depth, n_lines, batch, n = d.lines.shape
+        columns, rows = pre.shape[-1], depth * n
+        shape = (batch, rows, columns, n_lines * n)
+        if not hasattr(self, "_old") or self._old.shape != shape:  # kept from batch to batch
+            self._room = room_for(columns)
+            width = rows + self._room * n_lines * n
+            self._old = d.lines.new_empty(shape)
+            self._moving, self._spare = (d.lines.new_empty(batch, rows, width) for _ in range(2))
+            self._basis, self._recent_pre = (d.lines.new_empty(batch, k, columns) for k in (columns, self._room))
+            if self.decay > 0:
+                self._old_filtered = d.lines.new_empty(batch, n, columns, n_lines * n)
+                self._moving_filtered = d.lines.new_empty(batch, n, width)
+        self._used, self._in_basis, self._begun = 0, True, True
+        self._rest()
+
+    def _rest(self) -> None:
+        """Nothing has happened since the last fold: the product of no J is one."""
+        self._recent, self._faded = 0, 1.0
+        rows = self._moving.shape[1]
+        self._moving[:, :, :rows] = torch.eye(rows, dtype=self._moving.dtype, device=self._moving.device)
+        if self.decay > 0:
+            self._moving_filtered[:, :, :rows] = 0
 
     def _jacobian(self, before: Derivatives | None, d: Derivatives) -> tuple[Tensor, Tensor]:
         """J [B, D n, D n] and dq'/dy [B, D n, n], the recurrent synapse included."""
@@ -68,42 +102,61 @@ class FullTraces(TracedLayer):
         return jacobian.view(batch, depth * n, depth * n), through_y.view(batch, depth * n, n)
 
     def _advance(self, jacobian: Tensor, d: Derivatives, pre: Tensor) -> None:
-        depth, n_lines, batch, n = d.lines.shape
-        columns = pre.shape[-1]
-        if self._seen == 0:
-            shape = (batch, depth * n, columns, n_lines * n)
-            if not hasattr(self, "_eps") or self._eps.shape != shape:  # kept from batch to batch
-                self._eps, self._spare = (torch.empty(shape, dtype=d.lines.dtype, device=pre.device) for _ in range(2))
-                self._filtered = d.lines.new_empty((batch, n, columns, n_lines * n)) if self.decay > 0 else None
-                self._basis = torch.empty((batch, columns, columns), dtype=d.lines.dtype, device=pre.device)
-        used = min(self._seen, columns)
-        if self._seen == columns:
-            self._leave_basis()
-        if used:
-            torch.bmm(jacobian, self._eps[:, :, :used].flatten(2), out=self._spare[:, :, :used].flatten(2))
-            self._eps, self._spare = self._spare, self._eps
-        slopes = d.lines.permute(2, 0, 1, 3)  # [B, D, A, n]
-        if self._seen < columns:
-            self._basis[:, used] = pre
-            self._eps[:, :, used] = 0
-            self._own(used, used + 1).add_(slopes[:, :, None])
-            if self._filtered is not None:
-                self._filtered[:, :, used] = 0
-        else:
-            self._own(0, columns).addcmul_(slopes[:, :, None], pre[:, None, :, None, None])
+        depth, n_lines, _, n = d.lines.shape
+        end = self._width()
+        torch.bmm(jacobian, self._moving[:, :, :end], out=self._spare[:, :, :end])
+        self._moving, self._spare = self._spare, self._moving
+        self._recent_pre[:, self._recent] = pre
+        self._recent += 1
+        added = self._moving[:, :, end : self._width()]
+        added.zero_()
+        own = added.unflatten(1, (depth, n)).unflatten(-1, (n_lines, n)).diagonal(dim1=2, dim2=4)  # [B, D, A, n]
+        own += d.lines.permute(2, 0, 1, 3)
+        if self.decay > 0:
+            self._moving_filtered[:, :, end : self._width()] = 0
 
-    def _own(self, first: int, last: int) -> Tensor:
-        """The entries of eps that a current moves at once, a view [B, D, columns, A, n]."""
-        n = self._eps.shape[-1] // self.local.lines
-        return self._eps[:, :, first:last].unflatten(1, (-1, n)).unflatten(-1, (-1, n)).diagonal(dim1=2, dim2=5)
+    def _width(self) -> int:
+        """Columns of `_moving` in use."""
+        return self._moving.shape[1] + self._recent * self._old.shape[-1]
+
+    def _fold(self) -> None:
+        """Put `_old` and what came since together."""
+        if self._recent == 0:
+            return
+        if self._in_basis and self._used + self._recent > self._old.shape[2]:
+            self._leave_basis()
+        rows, width, end = self._moving.shape[1], self._old.shape[-1], self._width()
+        for first in range(0, self._used, self._room):  # by blocks: the memory of a second `_old` is saved
+            old = self._old[:, :, first : min(first + self._room, self._used)].flatten(2)
+            if self._old_filtered is not None:
+                filtered = self._old_filtered[:, :, first : min(first + self._room, self._used)].flatten(2)
+                filtered.baddbmm_(self._moving_filtered[:, :, :rows], old, beta=self._faded)
+            moved = self._spare[:, :, : old.shape[-1]]
+            old.copy_(torch.bmm(self._moving[:, :, :rows], old, out=moved))
+        self._append(self._old, self._moving[:, :, rows:end].unflatten(-1, (-1, width)))
+        if self._old_filtered is not None:
+            self._append(self._old_filtered, self._moving_filtered[:, :, rows:end].unflatten(-1, (-1, width)))
+        if self._in_basis:
+            self._basis[:, self._used : self._used + self._recent] = self._recent_pre[:, : self._recent]
+            self._used += self._recent
+        self._rest()
+
+    def _append(self, old: Tensor, recent: Tensor) -> None:
+        """The steps since [B, rows, recent, A n] as further columns, or added to the weights' own columns."""
+        if self._in_basis:
+            old[:, :, self._used : self._used + self._recent] = recent
+            return
+        for b, pre in enumerate(self._recent_pre[:, : self._recent].transpose(1, 2)):  # [K, recent] of one sample
+            old[b].baddbmm_(pre.expand(len(old[b]), -1, -1), recent[b])
 
     def _leave_basis(self) -> None:
-        """From coordinates of the inputs shown to the weights' own columns: there are now as many."""
-        for b, change in enumerate(self._basis.transpose(1, 2)):  # [K, t] of one sample
-            torch.bmm(change.expand(self._eps.shape[1], -1, -1), self._eps[b], out=self._spare[b])
-            if self._filtered is not None:
-                self._filtered[b] = torch.bmm(change.expand(self._filtered.shape[1], -1, -1), self._filtered[b])
-        self._eps, self._spare = self._spare, self._eps
+        """From coordinates of the inputs shown to the weights' own columns."""
+        change = self._basis[:, : self._used].transpose(1, 2)  # [B, K, used]
+        for traces in (self._old, self._old_filtered):
+            for row in range(0 if traces is None else traces.shape[1]):
+                assert traces is not None
+                traces[:, row] = torch.bmm(change, traces[:, row, : self._used])
+        self._in_basis, self._used = False, self._old.shape[2]
 
     def _advance_bias(self, before: Derivatives | None, jacobian: Tensor, through_y: Tensor) -> None:
         """eps of the unit's own bias [B, D n, n], which acts on y beside q."""
@@ -121,12 +174,11 @@ class FullTraces(TracedLayer):
     def _filter(self) -> None:
         shown = self._shown().transpose(0, 1)  # [B, D, n]
         _, depth, n = shown.shape
-        used = min(self._seen + 1, self._eps.shape[2])
-        assert self._filtered is not None
-        filtered, eps = self._filtered[:, :, :used], self._eps[:, :, :used].unflatten(1, (depth, n))
+        filtered, moving = self._moving_filtered[:, :, : self._width()], self._moving[:, :, : self._width()].unflatten(1, (depth, n))
         filtered.mul_(self.decay)
         for k in range(depth):
-            filtered.addcmul_(eps[:, k], shown[:, k, :, None, None], value=1 - self.decay)
+            filtered.addcmul_(moving[:, k], shown[:, k, :, None], value=1 - self.decay)
+        self._faded *= self.decay
         if self.local.bias is not None:
             assert self._bias_filtered is not None
             self._bias_filtered = self.decay * self._bias_filtered + (1 - self.decay) * self._bias_trace(shown)
@@ -141,15 +193,8 @@ class FullTraces(TracedLayer):
 
     def learn(self, signal: Tensor) -> None:
         shown = self._shown().transpose(0, 1)  # [B, D, n]
-        batch, _, n = shown.shape
-        columns = self._eps.shape[2]
-        used = min(self._seen, columns)
-        traces = self._eps if self._filtered is None else self._filtered
-        weights = signal if self._filtered is not None else (signal[:, None] * shown).reshape(batch, -1)
-        moved = torch.bmm(weights[:, None], traces[:, :, :used].flatten(2)).view(batch, used, -1)  # [B, used, A n]
-        in_basis = self._seen <= columns  # still in coordinates of the inputs shown
-        grad = torch.einsum("bta,btk->ak", moved, self._basis[:, :used]) if in_basis else moved.sum(0).T
-        first, grad = 0, grad.view(self.local.lines, n, -1)
+        grad = self._weights_grad(signal, shown).view(self.local.lines, signal.shape[-1], -1)
+        first = 0
         for group in self.groups():
             width = (group.weight.shape[-1]) + (group.bias is not None)
             own = grad[list(group.lines), :, first : first + width]
@@ -162,11 +207,33 @@ class FullTraces(TracedLayer):
             trace = self._bias_trace(shown) if self._bias_filtered is None else self._bias_filtered
             add_grad(self.local.bias, torch.einsum("bj,bji->i", signal, trace))
 
+    def _weights_grad(self, signal: Tensor, shown: Tensor) -> Tensor:
+        """sum over the batch of signal times trace, [A n, K]."""
+        batch, rows, _, width = self._old.shape
+        moving = self._moving if self._old_filtered is None else self._moving_filtered
+        weights = (signal[:, None] * shown).reshape(batch, -1) if self._old_filtered is None else signal
+        moved = torch.bmm(weights[:, None], moving[:, :, : self._width()])[:, 0]
+        grad = torch.einsum("bta,btk->ak", moved[:, rows:].unflatten(-1, (-1, width)), self._recent_pre[:, : self._recent])
+        if self._used == 0:
+            return grad
+        old = torch.bmm(moved[:, None, :rows], self._old[:, :, : self._used].flatten(2))
+        if self._old_filtered is not None:
+            old.baddbmm_(signal[:, None], self._old_filtered[:, :, : self._used].flatten(2), alpha=self._faded)
+        old = old.view(batch, self._used, width)
+        return grad + (torch.einsum("bta,btk->ak", old, self._basis[:, : self._used]) if self._in_basis else old.sum(0).T)
+
     def nbytes(self, batch: int, itemsize: int) -> int:
-        n = units_of(self.cell)
+        n, depth, lines = units_of(self.cell), self.local.depth, self.local.lines
         columns = sum(g.weight.shape[-1] + (g.bias is not None) for g in self.groups())
-        depth = self.local.depth
-        return batch * columns * n * self.local.lines * n * (2 * depth + (self.decay > 0)) * itemsize
+        filtered = self.decay > 0
+        old = columns * n * lines * n * (depth + filtered)
+        moving = (depth * n + room_for(columns) * lines * n) * n * (2 * depth + filtered)
+        return batch * (old + moving + (columns + room_for(columns)) * columns) * itemsize
+
+
+def room_for(columns: int) -> int:
+    """Steps between two folds, at most, for weights of so many columns: the first r with r² >= 2 columns."""
+    return math.isqrt(2 * columns - 1) + 1
 
 
 class JacobianTraces(TracedLayer):

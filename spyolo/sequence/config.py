@@ -25,6 +25,7 @@ class Data:
     frames_by: str = option("time", "event data: frames of equal time or equal numbers of events", choices=("time", "count"))
     shrink: int = option(1, "event data: sum squares of so many pixels a side into one", low=1, high=128)
     test_speakers: tuple[str, ...] = option(("theo", "yweweler"), "spoken digits: speakers held out for the test")
+    first_chord: bool = option(True, "piano rolls: ask for the first chord too, from silence")
     limit: int = option(
         0, "use only so many training sequences: the first, of event data and digits some of each class; text: windows over all streams; "
         "0: all", low=0,

@@ -42,6 +42,14 @@ def test_ostl_with_h_is_bptt_for_one_recurrent_layer(kind, **sizes):
     assert largest_difference(rule_gradients("ostl", net, x, y, skip), autograd_gradients(net, x, y, skip)) < 1e-10
 
 
+@pytest.mark.parametrize("readout", ["linear", "leaky"])
+@pytest.mark.parametrize("kind", ["ssnu", "lstm", "alif"])
+def test_ostl_with_h_over_many_folds(kind, readout):
+    """Traces are put together every few steps; after the fan-in (25 here) they have changed their layout too."""
+    net, (x, y) = random_network([kind], [12, 12], 2, readout=readout), random_sequence(90, 2, 12, 2, 0)
+    assert largest_difference(rule_gradients("ostl", net, x, y, 30), autograd_gradients(net, x, y, 30)) < 1e-10
+
+
 @pytest.mark.parametrize("kind", ["snu", "lstm", "gru", "alif", "ltc"])
 def test_any_cell_through_its_jacobian(kind):
     """Dense gates couple LTC neurons beside the recurrent synapse; torch.func sees it all."""

@@ -10,7 +10,7 @@ import pytest
 import torch
 from official_files import idx_bytes, refused, write_mnist, write_wav
 
-from spyolo.sequence.config import SequenceConfig
+from spyolo.sequence.config import SequenceConfig, load_sequence_preset
 from spyolo.sequence.places import data_root
 from spyolo.sequence.readers.idx import read_idx, read_pictures
 from spyolo.sequence.readers.pianoroll import read_rolls
@@ -190,6 +190,20 @@ def test_each_chord_is_predicted_from_those_before(tmp_path):
     assert [task.least_steps(batch) for batch in (1, 2, 9)] == [3, 5, 5]  # a batch is as long as its longest piece
     task.limit(1)
     assert task.least_steps(2) == 3
+
+
+def test_the_first_chord_can_be_left_out(tmp_path):
+    write_rolls(tmp_path / "JSB_Chorales.mat")
+    all_of_it, task = Music(tmp_path, "JSB_Chorales.mat"), Music(tmp_path, "JSB_Chorales.mat", first_chord=False)
+    batch, longer = task.train_batch([0, 1], 0), all_of_it.train_batch([0, 1], 0)
+    assert batch.inputs.equal(longer.inputs[1:]) and batch.targets.equal(longer.targets[1:]) and batch.lengths.tolist() == [2, 4]
+    assert task.steps() == [2, 4]
+    assert build_task(load_sequence_preset("jsb").updated({"data": str(tmp_path)})).steps() == [2, 4]  # the published OSTL experiment
+
+    one_chord = np.empty((1, 1), object)
+    one_chord[0, 0] = np.zeros((1, 88))
+    pytest.importorskip("scipy.io").savemat(tmp_path / "short.mat", {f"{s}data": one_chord for s in ("train", "valid", "test")})
+    assert "piece 0 of train has 1 chord" in refused(Music, tmp_path / "short.mat", "short.mat", first_chord=False)
 
 
 def test_piano_rolls_that_are_none(tmp_path):

@@ -34,7 +34,7 @@ def events(kind: Callable[..., Task], name: str, needs: str) -> Builder:
 
 def music(name: str) -> Builder:
     def build(c: SequenceConfig) -> Task:
-        return Music(data_root(c.data, "piano_rolls", f"the folder that holds {name}, or that file"), name, c.seed)
+        return Music(data_root(c.data, "piano_rolls", f"the folder that holds {name}, or that file"), name, c.first_chord, c.seed)
 
     return build
 

@@ -15,17 +15,26 @@ from spyolo.sequence.tasks.base import Task
 
 
 class Music(Task):
-    """Inputs [T, B, 88]: the chord before (silence before the first); targets [T, B, 88]: the chord. All chords are predicted."""
+    """Inputs [T, B, 88]: the chord before; targets [T, B, 88]: the chord.
+
+    Args:
+        first_chord: the first chord of a piece is asked for as well, from silence. Figures published for OSTL leave it out.
+    """
 
     inputs, outputs, objective = (KEYS,), KEYS, NLL
 
-    def __init__(self, root: Path, name: str, seed: int = 0) -> None:
+    def __init__(self, root: Path, name: str, first_chord: bool = True, seed: int = 0) -> None:
         super().__init__(seed)
         path = root / name if root.is_dir() else root
         if not path.is_file():
             raise InputError(f"{path}: no such file of piano rolls")
         rolls = read_rolls(path)
         self.pieces = {split: [torch.from_numpy(p) for p in rolls[split]] for split in ("train", "test")}
+        self.first = 0 if first_chord else 1
+        for split, pieces in self.pieces.items():
+            for i, piece in enumerate(pieces):
+                if len(piece) <= self.first:
+                    raise InputError(f"{path}: piece {i} of {split} has {len(piece)} chord(s), which leaves none to ask for")
         self.samples, self.tests = len(self.pieces["train"]), len(self.pieces["test"])
 
     def train_batch(self, indices: list[int], epoch: int) -> Batch:
@@ -35,11 +44,11 @@ class Music(Task):
         return self.rolls("test", indices)
 
     def steps(self) -> list[int]:
-        return [len(piece) for piece in self.pieces["train"][: self.samples]]
+        return [len(piece) - self.first for piece in self.pieces["train"][: self.samples]]
 
     def rolls(self, split: str, indices: list[int]) -> Batch:
         pieces = [self.pieces[split][i] for i in indices]
-        targets = pad_sequence(pieces)
-        inputs = torch.cat([torch.zeros_like(targets[:1]), targets[:-1]])
-        lengths = torch.tensor([len(p) for p in pieces])
+        chords = pad_sequence(pieces)
+        inputs, targets = torch.cat([torch.zeros_like(chords[:1]), chords[:-1]])[self.first :], chords[self.first :]
+        lengths = torch.tensor([len(p) - self.first for p in pieces])
         return Batch(inputs, targets, len(targets), lengths if len(pieces) > 1 else None)

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.errors import InputError
-from spyolo.learning.full_traces import FullTraces, JacobianTraces
+from spyolo.learning.full_traces import FullTraces
+from spyolo.learning.jacobian_traces import JacobianTraces
 from spyolo.learning.layer import TracedLayer, add_readout_grad, output_error, units_of, with_one
 from spyolo.learning.local import LocalLTC, LocalUnit, gate_weights, local_unit
 from spyolo.learning.own_traces import LIFTraces, OwnTraces

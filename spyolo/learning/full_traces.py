@@ -3,7 +3,7 @@
     eps_t = J_t eps_{t-1} + C_t (x) pre_t    J [D n, D n] = dq'/dq + (dq'/dy + C H) dy/dq,  H the recurrent weights
     e_t   = (dy/dq) eps_t                    equal to BPTT for one recurrent layer; O(n^3) memory, O(n^3.5) work a step (O(n^4) as written)
 
-`FullTraces` is for units whose neurons see each other through H alone; `JacobianTraces` for any cell, by torch.func.
+For units whose neurons see each other through H alone; `jacobian_traces` is for any cell.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from torch import Tensor
 
 from spyolo.learning.layer import TracedLayer, add_grad, units_of
 from spyolo.learning.local import Derivatives
-from spyolo.neurons.cells import Cell
-from spyolo.neurons.state import leaves
 
 
 class FullTraces(TracedLayer):
@@ -152,10 +150,9 @@ class FullTraces(TracedLayer):
     def _leave_basis(self) -> None:
         """From coordinates of the inputs shown to the weights' own columns."""
         change = self._basis[:, : self._used].transpose(1, 2)  # [B, K, used]
-        for traces in (self._old, self._old_filtered):
-            for row in range(0 if traces is None else traces.shape[1]):
-                assert traces is not None
-                traces[:, row] = torch.bmm(change, traces[:, row, : self._used])
+        for traces in (t for t in (self._old, self._old_filtered) if t is not None):
+            for row in traces.unbind(1):  # in place, so row by row: [B, K, A n] each
+                row.copy_(torch.bmm(change, row[:, : self._used]))
         self._in_basis, self._used = False, self._old.shape[2]
 
     def _advance_bias(self, before: Derivatives | None, jacobian: Tensor, through_y: Tensor) -> None:
@@ -234,74 +231,3 @@ class FullTraces(TracedLayer):
 def room_for(columns: int) -> int:
     """Steps between two folds, at most, for weights of so many columns: the first r with r² >= 2 columns."""
     return math.isqrt(2 * columns - 1) + 1
-
-
-class JacobianTraces(TracedLayer):
-    """Any cell, by torch.func.jacrev of the whole of it: exact, and slow. eps [B, S, P], S all state entries and P all weights.
-
-    The cell's step must be written in operations that torch.func can follow (an LTC unit is taken with fused=False).
-    """
-
-    def __init__(self, cell: Cell, local: Any, decay: float = 0.0, membrane: bool = False) -> None:
-        super().__init__(cell, local, decay, membrane)
-        self.names = [name for name, _ in cell.named_parameters()]
-
-    def reset(self) -> None:
-        super().reset()
-        self._eps: Tensor | None = None
-        self._filtered: Tensor | None = None
-
-    def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
-        if state is None:
-            state = self.cell.unit.initial_state(self.synapse(x))
-        kept = [i for i, field in enumerate(state) if field is not None]
-        kind, size = type(state), len(state)
-        fused, self.cell.unit.fused = getattr(self.cell.unit, "fused", None), False
-
-        def rebuild(flat: Tensor) -> Any:  # [S] -> a state of one sample
-            fields: list[Tensor | None] = [None] * size
-            for i, field in zip(kept, flat.view(len(kept), 1, -1)):
-                fields[i] = field
-            return kind(*fields)
-
-        def after(flat: Tensor, weights: dict[str, Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
-            _, new = torch.func.functional_call(self.cell, weights, (x[None], rebuild(flat)))
-            out = torch.cat([new[i].flatten() for i in kept])
-            return out, out
-
-        flat = torch.cat(list(leaves(state)), -1)  # [B, S]
-        weights = {name: w.detach() for name, w in self.cell.named_parameters()}
-        both = torch.func.jacrev(after, argnums=(0, 1), has_aux=True)
-        (jacobian, by_weight), new = torch.func.vmap(both, in_dims=(0, None, 0))(flat, weights, x)
-        self.cell.unit.fused = fused
-        immediate = torch.cat([by_weight[name].flatten(2) for name in self.names], -1)
-        self._eps = immediate if self._eps is None else torch.baddbmm(immediate, jacobian, self._eps)
-        self._n = flat.shape[-1] // len(kept)
-        self._at = kept.index(0 if self.membrane else self.local.transmits) * self._n
-        if self.decay > 0:
-            now = (1 - self.decay) * self._eps[:, self._at : self._at + self._n]
-            self._filtered = now if self._filtered is None else self.decay * self._filtered + now
-        self._x, self._incoming = x, state
-        parts = new.unflatten(-1, (len(kept), -1)).unbind(1)
-        fields: list[Tensor | None] = [None] * size
-        for i, field in zip(kept, parts):
-            fields[i] = field
-        return fields[self.local.transmits], kind(*fields)  # type: ignore[return-value]
-
-    def learn(self, signal: Tensor) -> None:
-        assert self._eps is not None
-        trace = self._eps[:, self._at : self._at + self._n] if self._filtered is None else self._filtered
-        grad, first = torch.einsum("bj,bjp->p", signal, trace), 0
-        for w in self.cell.parameters():
-            add_grad(w, grad[first : first + w.numel()])
-            first += w.numel()
-
-    def below(self, signal: Tensor) -> Tensor:
-        with torch.enable_grad():
-            x = self._x.detach().requires_grad_()
-            y, state = self.cell(x, self._incoming)
-            return torch.autograd.grad(state[0] if self.membrane else y, x, signal)[0]
-
-    def nbytes(self, batch: int, itemsize: int) -> int:
-        weights = sum(w.numel() for w in self.cell.parameters())
-        return (3 * self.local.depth + (self.decay > 0)) * batch * units_of(self.cell) * weights * itemsize

@@ -1,8 +1,9 @@
-"""Time a step of OSTL against the number n of units: feed-forward SNU stacks are O(n^2), a recurrent layer with H is O(n^4).
+"""Time a step of OSTL against the number n of units: feed-forward SNU stacks are O(n^2), a recurrent layer with H is O(n^3.5).
 
     python tools/bench/snu_scaling.py [--units 128 256 512 1024] [--recurrent 16 32 64 128]
 
-Batch 1, float32, an update (SGD) after each step; the median of --steps steps. The exponent is that between a row and the one before; the
+Batch 1, float32, an update (SGD) after each step; the mean of --steps steps, at least (traces with H are put together every few steps, and
+the mean is over several times that). The exponent is that between a row and the one before; the
 step's fixed cost (some 0.3 ms of Python) hides it in small networks. Feed-forward: two layers of n SNUs on n inputs, 10 outputs.
 Recurrent: one layer of n sSNUs on n inputs, timed past 2n + 1 steps, where its traces have reached their full size.
 """
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from spyolo.learning import build_rule
+from spyolo.learning.full_traces import room_for
 from spyolo.neurons import Readout, Stack, dense_cell
 
 
@@ -29,7 +31,7 @@ def milliseconds(net: Stack, inputs: int, steps: int, skip: int) -> float:
         rule.step(x, y)
         if t >= skip:
             times.append(time.perf_counter() - begin)
-    return 1e3 * sorted(times)[len(times) // 2]
+    return 1e3 * sum(times) / len(times)
 
 
 def main() -> None:
@@ -47,7 +49,7 @@ def main() -> None:
         before: tuple[int, float] | None = None
         for n in sizes:
             net = Stack([dense_cell(kind, n, n, recurrent=recurrent) for kind in kinds], Readout(n, 10))
-            ms = milliseconds(net, n, args.steps if not recurrent else min(args.steps, 15), 2 * n + 5 if recurrent else 5)
+            ms = milliseconds(net, n, max(args.steps, 4 * room_for(2 * n + 1)) if recurrent else args.steps, 2 * n + 5 if recurrent else 5)
             exponent = "" if before is None else f"{math.log(ms / before[1]) / math.log(n / before[0]):.2f}"
             print(f"| {n} | {ms:.3f} | {exponent} |", flush=True)
             before = n, ms

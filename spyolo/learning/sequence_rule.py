@@ -119,6 +119,26 @@ class SequenceRule(ABC):
             self._end_part()
         return seen
 
+    @property
+    def skims(self) -> bool:
+        """Whether `skim` takes several steps in one go."""
+        return False
+
+    def skim(self, x: Tensor) -> None:
+        """Show steps that have no target, x [steps, B, ...], as `step` on each of them would. For rules of which `skims` is true.
+
+        Raises:
+            RuntimeError: more steps than `start` announced.
+        """
+        while len(x):
+            if self._part >= self._parts:
+                raise RuntimeError("skim() beyond the last step: call start(timesteps) first")
+            now, x = x[: self._length - self._steps], x[self._length - self._steps :]
+            self._pass(now)
+            self._steps += len(now)
+            if self._steps == self._length:
+                self._end_part()
+
     def finish(self) -> None:
         """End the batch; a sequence that stopped early updates on what it showed."""
         if self._part < self._parts and self._steps:
@@ -155,6 +175,10 @@ class SequenceRule(ABC):
     @abstractmethod
     def _advance(self, x: Tensor, target: Any, weight: float, loss: Loss) -> Seen:
         """Run the network one step and learn from it what the rule can."""
+
+    def _pass(self, x: Tensor) -> None:
+        """Run the network over steps without a target, x [steps, B, ...], all of one part."""
+        raise NotImplementedError(f"{self.name} learns at every step")
 
     def _gather(self) -> None:  # noqa: B027 - most rules have nothing to do here
         """Bring the part's gradient into `.grad`, where it is not there yet."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.learning.sequence_rule import Loss, Seen, SequenceRule, Update
-from spyolo.neurons import detach, frozen_statistics
+from spyolo.neurons import Stack, detach, frozen_statistics
 
 
 class WindowRule(SequenceRule):
@@ -37,6 +37,15 @@ class WindowRule(SequenceRule):
         value = loss(output, target)
         self._total = weight * value if self._total is None else self._total + weight * value
         return Seen(output.detach(), value.detach())
+
+    @property
+    def skims(self) -> bool:
+        """Where the network can run over a span, and no second pass is asked for."""
+        return not self.update.needs_closure and isinstance(self.network, Stack) and self.network.spans
+
+    def _pass(self, x: Tensor) -> None:
+        assert isinstance(self.network, Stack)
+        self.state = self.network.span(x, self.state)
 
     def _gather(self) -> None:
         assert self._total is not None

@@ -44,7 +44,16 @@ class Readout(nn.Module):
 
     def forward(self, r: Tensor, o: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """r [B, features] or [B, C, H, W], and the output of the step before (None: zeros) -> output [B, outputs] and the state after."""
-        x = self.linear(r.flatten(1) if r.dim() == 4 else r)
+        return self._leak(self.linear(r.flatten(1) if r.dim() == 4 else r), o)
+
+    def span(self, r: Tensor, o: Tensor | None) -> Tensor | None:
+        """The state after all steps of r [T, B, features]; None where the kind has none, and nothing is computed."""
+        if self.kind != "linear":
+            for x in self.linear(r):
+                _, o = self._leak(x, o)
+        return o
+
+    def _leak(self, x: Tensor, o: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if self.kind == "linear":
             return x, None
         if o is None:

@@ -43,6 +43,11 @@ class Batch:
         x = self.inputs[t if self.inputs.shape[0] > 1 else 0]
         return x if x.dtype == torch.int64 else x.float() * self.scale if self.scale != 1.0 else x.float()
 
+    def inputs_of(self, first: int, last: int) -> Tensor:
+        """Those of steps first to last - 1, [last - first, B, ...]."""
+        x = self.inputs[first:last] if self.inputs.shape[0] > 1 else self.inputs.expand(last - first, *self.inputs.shape[1:])
+        return x if x.dtype == torch.int64 else x.float() * self.scale if self.scale != 1.0 else x.float()
+
     def valid(self, t: int) -> Tensor | None:
         """Which sequences have a step t: bool [B]; None: all of them."""
         return None if self.lengths is None or int(self.lengths.min()) > t else t < self.lengths

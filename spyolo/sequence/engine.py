@@ -51,7 +51,7 @@ def train_batch(
     rule: SequenceRule, objective: Objective, batch: Batch, *, parts: int, supervise: str = "parts", auxiliary: Any = None,
     state: Any = None,
 ) -> Log:  # fmt: skip
-    """Show a batch step by step; the rule updates the network as it goes.
+    """Show a batch step by step (or in one go up to the next question, where the rule can); the rule updates the network as it goes.
 
     Args:
         parts: updates a sequence (no more than it has steps).
@@ -64,8 +64,14 @@ def train_batch(
     rule.state = state
     total, count = torch.zeros(()), 0
     ends = Ends() if batch.ragged else None
+    skims, shown = ends is None and rule.skims, 0
     for t in range(batch.timesteps):
         ask = Ask(1.0, 0) if objective.per_step else asked.get(t)
+        if ask is None and skims:
+            continue  # up to the next question in one go; the last step is always asked
+        if shown < t:
+            rule.skim(as_weights(rule.network, batch.inputs_of(shown, t)))
+        shown = t + 1
         x, valid = as_weights(rule.network, batch.input(t)), batch.valid(t)
         y = batch.targets[t] if objective.per_step else batch.targets
         if ask is None:

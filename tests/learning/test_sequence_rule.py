@@ -50,6 +50,42 @@ def test_how_a_rule_is_used():
     assert last < 0.5 * first
 
 
+@pytest.mark.parametrize(("parts", "asked"), [(1, {9}), (2, {4, 9}), (5, {1, 3, 5, 7, 9}), (5, {9}), ("all", {4, 9})])
+@pytest.mark.parametrize("name", ["bptt", "fptt"])
+def test_skimming_is_stepping(name, parts, asked):
+    """Steps without a target in one go, across the ends of parts too: the same weights after it, in float64."""
+    torch.manual_seed(1)
+    xs, target, found = 2 * torch.randn(10, B, INPUTS, dtype=torch.float64), torch.randint(CLASSES, (B,)), []
+    for skims in (True, False):
+        net = network(adaptive=False, threshold=0.3)
+        rule = build_rule(name, net, torch.optim.Adam(net.parameters(), lr=0.02), nn.functional.cross_entropy, parts=parts)
+        assert rule.skims
+        rule.start(len(xs))
+        before = 0
+        for t in range(len(xs)):
+            if t in asked:
+                if skims and before < t:
+                    rule.skim(xs[before:t])
+                rule.step(xs[t], target)
+                before = t + 1
+            elif not skims:
+                rule.step(xs[t])
+        with pytest.raises(RuntimeError, match="beyond the last step"):
+            rule.skim(xs[:1])
+        rule.finish()
+        found.append(weights(net))
+    torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
+
+
+def test_what_cannot_be_skimmed():
+    net = network(adaptive=False)
+    optimizer = torch.optim.Adam(net.parameters())
+    assert not build_rule("fptt", net, optimizer, nn.functional.cross_entropy, form="paper").skims  # it runs each part a second time
+    assert not build_rule("sltt", net, optimizer, nn.functional.cross_entropy).skims
+    adaptive = network()
+    assert not build_rule("bptt", adaptive, torch.optim.Adam(adaptive.parameters()), nn.functional.cross_entropy).skims
+
+
 @pytest.mark.parametrize("kind", DENSE)
 def test_bptt_is_autograd(kind):
     net, (x, target) = network(kind), sequence()

@@ -13,6 +13,7 @@ from official_files import refused, write_mnist, write_wav
 
 from spyolo.cli import run
 from spyolo.errors import InputError
+from spyolo.learning.window import WindowRule
 from spyolo.sequence.config import SequenceConfig, load_sequence_config, load_sequence_preset
 from spyolo.sequence.tasks import adding
 from spyolo.sequence.trainer import SequenceTrainer
@@ -132,6 +133,26 @@ def test_pictures_learn_with_the_auxiliary_loss_and_norms_are_recalibrated(tmp_p
 def test_double_precision(tmp_path):
     trainer = SequenceTrainer(config(tmp_path / "run", dtype="float64", epochs=1), quiet=True)
     assert trainer.fit() and trainer.network.readout.linear.weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("changes", [{}, {"supervise": "last", "rule": "bptt"}, {"task": "smnist", "readout": "gated", "parts": 28}])
+def test_steps_without_a_question_are_taken_in_one_go(tmp_path, monkeypatch, changes):
+    """The network is called at the questions only, and learns what it learns step by step."""
+    write_mnist(tmp_path / "mnist", 8)
+    found, calls = [], []
+    for skims in (True, False):
+        c = config(tmp_path / f"run-{skims}", dtype="float64", epochs=1, data=str(tmp_path / "mnist"), **changes)
+        trainer = SequenceTrainer(c, quiet=True)
+        trainer.network.register_forward_hook(lambda *_: calls.append(1))
+        if not skims:
+            monkeypatch.setattr(WindowRule, "skims", False)
+        batch = next(iter(trainer.batches()))
+        calls.clear()
+        trainer.learn(batch)
+        questions = 1 if changes.get("supervise") == "last" else c.parts
+        assert len(calls) == (questions if skims else batch.timesteps)
+        found.append(torch.cat([w.detach().flatten() for w in trainer.network.parameters()]))
+    torch.testing.assert_close(*found, rtol=1e-8, atol=1e-10)
 
 
 # --- what makes no sense ---

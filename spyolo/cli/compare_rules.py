@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     config = preset_for(args.preset, given.get("task", "adding")).updated(given)
     if not seeds:
         raise InputError("--seeds is empty: give at least one")
+    from spyolo.memory import keep_freed_memory
     from spyolo.sequence import compare
 
     configs = compare.contenders([word for word in args.rules.split(",") if word], config)
@@ -63,6 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     measured = compare.costs(configs, lengths)  # minutes at most, and before the hours of training
     if measured:
         compare.write_costs(out, measured)
+    keep_freed_memory()  # not before: it is the plain allocator that is measured
     runs = compare.train_all(plan, args.quiet)
     if runs is None:
         print("stopped; the same command goes on from here")

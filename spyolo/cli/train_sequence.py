@@ -57,8 +57,10 @@ def preset_for(preset: str | None, task: str) -> SequenceConfig:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     config = resolve(args)
+    from spyolo.memory import keep_freed_memory
     from spyolo.sequence.trainer import SequenceTrainer, describe
 
+    keep_freed_memory()
     trainer = SequenceTrainer(config, resume=bool(args.resume), quiet=args.quiet)
     print(describe(trainer))
     if not trainer.fit():

@@ -1,0 +1,64 @@
+"""A training batch of LTC neurons step by step beside the same in one go up to each question, turn by turn: processor time a step and ratio.
+
+    OMP_NUM_THREADS=1 python tools/bench/span.py [--rounds 5]
+
+Networks, batches and updates are those of the presets `adding` (at T = 1,000) and `smnist`; the pictures of the latter are noise, which
+costs the same. FPTT, an update at the end of each part. Median over the rounds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from statistics import median
+from types import SimpleNamespace
+
+import torch
+
+from spyolo.learning.window import WindowRule
+from spyolo.memory import keep_freed_memory
+from spyolo.sequence.batch import Batch
+from spyolo.sequence.config import load_sequence_preset
+from spyolo.sequence.engine import train_batch
+from spyolo.sequence.networks import build_network, rule_for
+from spyolo.sequence.objectives import ACCURACY, MSE
+
+ROWS = {  # title: (preset, changes, inputs, outputs, objective)
+    "adding, T = 1000": ("adding", {"timesteps": 1000}, 2, 1, MSE),
+    "S-MNIST": ("smnist", {"timesteps": 784}, 1, 10, ACCURACY),
+    "S-MNIST, products in bf16": ("smnist", {"timesteps": 784, "amp": "bf16"}, 1, 10, ACCURACY),
+}
+
+
+class Stepwise(WindowRule):
+    """The rule as it is for networks that know no spans."""
+
+    skims = False  # type: ignore[assignment]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    keep_freed_memory()
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
+    print("| batch | step by step, ms a step | in one go | ratio |\n|---|---|---|---|")
+    for title, (preset, changes, inputs, outputs, objective) in ROWS.items():
+        config = load_sequence_preset(preset).updated(changes)
+        task = SimpleNamespace(inputs=(inputs,), outputs=outputs, vocabulary=None, timesteps=config.timesteps)
+        targets = torch.rand(config.batch) if objective is MSE else torch.randint(outputs, (config.batch,))
+        batch = Batch(torch.rand(config.timesteps, config.batch, inputs), targets, config.timesteps)
+        rules = [rule_for(config, build_network(config, task), objective) for _ in range(2)]
+        rules[0].__class__ = Stepwise
+        times: list[list[float]] = [[], []]
+        for _ in range(args.rounds + 1):  # the first compiles
+            for rule, taken in zip(rules, times):
+                begin = time.process_time()
+                train_batch(rule, objective, batch, parts=config.parts, supervise=config.supervise)
+                taken.append(1e3 * (time.process_time() - begin) / config.timesteps)
+        steps, span = (median(taken[1:]) for taken in times)
+        print(f"| {title} | {steps:.3f} | {span:.3f} | {span / steps:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

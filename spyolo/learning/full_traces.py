@@ -62,7 +62,8 @@ class FullTraces(TracedLayer):
         depth, n_lines, batch, n = d.lines.shape
         columns, rows = pre.shape[-1], depth * n
         shape = (batch, rows, columns, n_lines * n)
-        if not hasattr(self, "_old") or self._old.shape != shape:  # kept from batch to batch
+        like = getattr(self, "_old", None)  # kept from batch to batch
+        if like is None or (like.shape, like.dtype, like.device) != (shape, pre.dtype, pre.device):
             self._room = room_for(columns)
             width = rows + self._room * n_lines * n
             self._old = d.lines.new_empty(shape)

@@ -125,11 +125,15 @@ class SequenceRule(ABC):
         return False
 
     def skim(self, x: Tensor) -> None:
-        """Show steps that have no target, x [steps, B, ...], as `step` on each of them would. For rules of which `skims` is true.
+        """Show steps that have no target, x [steps, B, ...], as `step` on each of them would.
 
         Raises:
             RuntimeError: more steps than `start` announced.
         """
+        if not self.skims:
+            for x_t in x:
+                self.step(x_t)
+            return
         while len(x):
             if self._part >= self._parts:
                 raise RuntimeError("skim() beyond the last step: call start(timesteps) first")
@@ -176,9 +180,8 @@ class SequenceRule(ABC):
     def _advance(self, x: Tensor, target: Any, weight: float, loss: Loss) -> Seen:
         """Run the network one step and learn from it what the rule can."""
 
-    def _pass(self, x: Tensor) -> None:
-        """Run the network over steps without a target, x [steps, B, ...], all of one part."""
-        raise NotImplementedError(f"{self.name} learns at every step")
+    def _pass(self, x: Tensor) -> None:  # noqa: B027 - most rules do not skim
+        """Run the network over steps without a target, x [steps, B, ...], all of one part; for rules that skim."""
 
     def _gather(self) -> None:  # noqa: B027 - most rules have nothing to do here
         """Bring the part's gradient into `.grad`, where it is not there yet."""

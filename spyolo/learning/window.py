@@ -41,7 +41,7 @@ class WindowRule(SequenceRule):
     @property
     def skims(self) -> bool:
         """Where the network can run over a span, and no second pass is asked for."""
-        return not self.update.needs_closure and isinstance(self.network, Stack) and self.network.spans
+        return not self.update.needs_closure and type(self.network) is Stack and self.network.can_span
 
     def _pass(self, x: Tensor) -> None:
         assert isinstance(self.network, Stack)

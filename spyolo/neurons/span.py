@@ -2,12 +2,13 @@
 
 Step by step, a layer of a hundred neurons spends its time in Python, in autograd's graph and in calls of compiled functions. Here the
 steps are a plain loop over buffers: the input synapse is one product over all steps before it, the weights' gradients are one product
-each after it, and backward needs two products a step and seven passes over the neurons. Kept for it: five numbers a neuron and step.
+each after it, and backward needs two products a step and seven passes over the neurons. Five numbers a neuron and step are kept for it;
+it makes two more of all steps and five of `BLOCK` steps.
 
     c_t = W x_t + b + R s_{t-1}      l_t = G [c_t ; u_{t-1}] + g      v_t = u_{t-1} + sigma(l_t) (c_t - u_{t-1})
     s_t = H(v_t - threshold)         u_t = (1 - s_t) v_t
 
-For `ltc_step` with a constant threshold and the gate `ConcatLinearGate`; `spans` says of a cell whether it is such a one.
+For `ltc_step` with a constant threshold and the gate `ConcatLinearGate`; `can_span` says of a cell whether it is such a one.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spyolo.neurons.cells import Cell, LTCUnit
+from spyolo.neurons.fused import check_shapes
 from spyolo.neurons.gates import ConcatLinearGate
 from spyolo.neurons.ltc import LTCState
 from spyolo.neurons.surrogate import Surrogate
+
+BLOCK = 32  # steps whose slopes are in memory at a time
 
 
 class How(NamedTuple):
@@ -51,7 +55,7 @@ def run(current: Tensor, u: Tensor, s: Tensor, recurrent: Tensor | None, gate: T
     membranes[0], spikes[0] = u, s
     if recurrent is None:
         both[:, :, :n] = current
-    logit, v, difference = current.new_empty(batch, n), torch.empty_like(u), torch.empty_like(u)
+    logit, v, difference = current.new_empty(batch, n), torch.empty_like(tau[0]), torch.empty_like(tau[0])
     back_in, gate_in = None if recurrent is None else recurrent.T, gate.T
     for x, seen, c, slot, before, after, s, fired, share in zip(  # views made beforehand: indexing would cost as much as the products
         current.unbind(), both.unbind(), both[..., :n].unbind(), both[..., n:].unbind(), membranes[:-1].unbind(), membranes[1:].unbind(),
@@ -61,7 +65,7 @@ def run(current: Tensor, u: Tensor, s: Tensor, recurrent: Tensor | None, gate: T
             torch.addmm(x, s, back_in, out=c)
         slot.copy_(before)
         torch.addmm(bias, seen, gate_in, out=logit)
-        torch.sigmoid(logit, out=share)
+        share.copy_(logit).sigmoid_()  # widened first: sigmoid in bf16 is 1 for an open gate, and 1 - tau the slope of it
         torch.sub(c, before, out=difference)
         torch.addcmul(before, share, difference, out=v)
         torch.gt(v, threshold, out=fired)
@@ -70,38 +74,44 @@ def run(current: Tensor, u: Tensor, s: Tensor, recurrent: Tensor | None, gate: T
 
 
 def back(
-    kept: Kept, grad_s: Tensor | None, grad_u: Tensor | None, recurrent: Tensor | None, gate: Tensor, how: How
+    kept: Kept, grads: tuple[Tensor | None, ...], recurrent: Tensor | None, gate: Tensor, how: How
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of c and l at each step [T, B, n], and of the state before, u and s [B, n], from those of all s_t and u_t (None: zero)."""
+    """Gradients of c and l at each step [T, B, n], and of u and s before it [B, n], from those of what `LTCSpan` returns (None: zero)."""
     steps, batch, n = kept.tau.shape
     on_c, on_l = (kept.both.new_empty(steps, batch, n) for _ in range(2))
     on_u, on_v = torch.zeros_like(kept.tau[0]), torch.empty_like(kept.tau[0])
     on_s, through = on_c.new_zeros(batch, n), on_c.new_empty(batch, 2 * n)
+    for on_last, grad in zip((on_s, on_u), grads[2:]):
+        if grad is not None:
+            on_last.copy_(grad)
     through_c, through_u = through[:, :n], through[:, n:]
-    nothing = (None,) * steps
-    given = (nothing if g is None else g.unbind() for g in (grad_s, grad_u))
-    for to_c, to_l, share, spike, reset, logit, stay, from_s, from_u in reversed(
-        list(zip(on_c.unbind(), on_l.unbind(), kept.tau.unbind(), *(slope.unbind() for slope in Slopes.of(kept, how)), *given))
-    ):
-        if from_s is not None:
-            on_s += from_s
-        if from_u is not None:
-            on_u += from_u
-        torch.mul(on_s, spike, out=on_v)
-        on_v.addcmul_(on_u, reset)
-        torch.mul(on_v, logit, out=to_l)
-        torch.mm(to_l, gate, out=through)
-        torch.addcmul(through_c, on_v, share, out=to_c)
-        torch.addcmul(through_u, on_v, stay, out=on_u)
-        if recurrent is None:
-            on_s.zero_()
-        else:
-            torch.mm(to_c, recurrent, out=on_s)
+    nothing = (None,) * BLOCK
+    for first in reversed(range(0, steps, BLOCK)):
+        part = slice(first, first + BLOCK)
+        slopes = (slope.unbind() for slope in Slopes.of(kept, part, how))
+        given = (nothing if g is None else g[part].unbind() for g in grads[:2])
+        for to_c, to_l, share, spike, reset, logit, stay, from_s, from_u in reversed(
+            list(zip(on_c[part].unbind(), on_l[part].unbind(), kept.tau[part].unbind(), *slopes, *given))
+        ):
+            if from_s is not None:
+                on_s += from_s
+            if from_u is not None:
+                on_u += from_u
+            torch.mul(on_s, spike, out=on_v)
+            on_v.addcmul_(on_u, reset)
+            torch.mul(on_v, logit, out=to_l)
+            torch.mm(to_l, gate, out=through)
+            torch.addcmul(through_c, on_v, share, out=to_c)
+            torch.addcmul(through_u, on_v, stay, out=on_u)
+            if recurrent is None:
+                on_s.zero_()
+            else:
+                torch.mm(to_c, recurrent, out=on_s)
     return on_c, on_l, on_u, on_s
 
 
 class Slopes(NamedTuple):
-    """Derivatives inside each step, for all steps at once, [T, B, n]."""
+    """Derivatives inside each step, for several steps at once, [steps, B, n]."""
 
     spike: Tensor  # ds/dv
     reset: Tensor  # du_t/dv
@@ -109,75 +119,80 @@ class Slopes(NamedTuple):
     stay: Tensor  # dv/du_{t-1}
 
     @classmethod
-    def of(cls, kept: Kept, how: How) -> Slopes:
-        n = kept.tau.shape[-1]
-        difference = kept.both[..., :n] - kept.u[:-1]
-        v = torch.addcmul(kept.u[:-1], kept.tau, difference)
+    def of(cls, kept: Kept, part: slice, how: How) -> Slopes:
+        tau, u = kept.tau[part], kept.u[:-1][part]
+        difference = kept.both[part, :, : tau.shape[-1]] - u
+        v = torch.addcmul(u, tau, difference)
         spike = how.surrogate(v - how.threshold)
-        reset = 1 - kept.spikes[1:].to(v.dtype)
+        reset = 1 - kept.spikes[1:][part].to(v.dtype)
         if not how.detach_reset:
             reset.addcmul_(v, spike, value=-1)
-        stay = 1 - kept.tau
-        return cls(spike, reset, difference.mul_(kept.tau).mul_(stay), stay)
+        stay = 1 - tau
+        return cls(spike, reset, difference.mul_(tau).mul_(stay), stay)
 
 
 class LTCSpan(torch.autograd.Function):
-    """(x [T, B, m], u, s [B, n], W, b, R, G, g) -> (s [T, B, n], u [T, B, n])."""
+    """(x [T, B, m], u, s [B, n], W, b, R, G, g) -> (s, u of all steps [T, B, n], s, u of the last [B, n])."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, u: Tensor, s: Tensor, weight: Tensor, bias: Tensor | None, recurrent: Tensor | None, gate: Tensor,
         gate_bias: Tensor, how: How,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+    ) -> tuple[Tensor, ...]:  # fmt: skip
         x, weight, gate, gate_bias = (w.to(how.narrow) for w in (x, weight, gate, gate_bias))
         bias, recurrent = (None if w is None else w.to(how.narrow) for w in (bias, recurrent))
-        kept = run(nn.functional.linear(x, weight, bias), u, s, recurrent, gate, gate_bias, how.threshold)
+        with torch.autocast(x.device.type, enabled=False):  # all is in its dtype already, and products into buffers are not cast
+            kept = run(nn.functional.linear(x, weight, bias), u, s, recurrent, gate, gate_bias, how.threshold)
         ctx.save_for_backward(x, weight, recurrent, gate, *kept)
-        ctx.how, ctx.biased = how, bias is not None
+        ctx.how = how
         ctx.set_materialize_grads(False)
-        return kept.spikes[1:], kept.u[1:]
+        return kept.spikes[1:], kept.u[1:], kept.spikes[-1].clone(), kept.u[-1].clone()  # clones: a state shall not hold the whole span
 
     @staticmethod
     @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad_s: Tensor | None, grad_u: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, recurrent, gate, *rest = ctx.saved_tensors
         kept = Kept(*rest)
-        on_c, on_l, on_u, on_s = back(kept, grad_s, grad_u, recurrent, gate, ctx.how)
-        all_c, all_l, wide = on_c.flatten(0, 1), on_l.flatten(0, 1), kept.u.dtype
-        on_x = on_c @ weight if ctx.needs_input_grad[0] else None
-        on_recurrent = None if recurrent is None else (all_c.T @ kept.spikes[:-1].flatten(0, 1)).to(wide)
-        return (
-            on_x, on_u if ctx.needs_input_grad[1] else None, on_s if ctx.needs_input_grad[2] else None,
-            (all_c.T @ x.flatten(0, 1)).to(wide), all_c.sum(0, dtype=wide) if ctx.biased else None, on_recurrent,
-            (all_l.T @ kept.both.flatten(0, 1)).to(wide), all_l.sum(0, dtype=wide), None,
+        on_c, on_l, on_u, on_s = back(kept, grads, recurrent, gate, ctx.how)
+        all_c, all_l, wide, needed = on_c.flatten(0, 1), on_l.flatten(0, 1), kept.u.dtype, ctx.needs_input_grad
+        gradients = (  # in the order of forward's arguments
+            lambda: on_c @ weight, lambda: on_u, lambda: on_s, lambda: all_c.T @ x.flatten(0, 1), lambda: all_c.sum(0, dtype=wide),
+            lambda: all_c.T @ kept.spikes[:-1].flatten(0, 1), lambda: all_l.T @ kept.both.flatten(0, 1), lambda: all_l.sum(0, dtype=wide),
         )  # fmt: skip
+        return *(gradient() if need else None for gradient, need in zip(gradients, needed)), None
 
 
-def spans(cell: nn.Module) -> bool:
-    """Whether `span` may take the place of the cell's steps: dense LTC neurons of a constant threshold, watched by nobody."""
-    if type(cell) is not Cell or not isinstance(cell.unit, LTCUnit):
+def can_span(cell: nn.Module) -> bool:
+    """Whether `span` may take the place of the cell's steps: dense LTC neurons of a constant threshold, all of known types."""
+    if type(cell) is not Cell or type(cell.unit) is not LTCUnit or type(cell.unit.gate) is not ConcatLinearGate:
         return False
     unit, recurrent = cell.unit, cell.recurrent
-    return (
-        unit.fused and unit.adaptation_gate is None and type(unit.gate) is ConcatLinearGate and type(cell.synapse) is nn.Linear
-        and (recurrent is None or (type(recurrent) is nn.Linear and recurrent.bias is None))
-        and not any(m._forward_hooks or m._forward_pre_hooks for m in cell.modules())  # the energy meter counts calls
-    )  # fmt: skip
+    linear = type(cell.synapse) is nn.Linear and type(unit.gate.linear) is nn.Linear and unit.gate.linear.bias is not None
+    back_in = recurrent is None or (type(recurrent) is nn.Linear and recurrent.bias is None)
+    return unit.fused and unit.adaptation_gate is None and linear and back_in
 
 
-def span(cell: Cell, x: Tensor, state: LTCState | None, amp: str = "none") -> tuple[Tensor, Tensor, LTCState]:
+def span(cell: Cell, x: Tensor, state: LTCState | None) -> tuple[Tensor, Tensor, LTCState]:
     """All steps of x [T, B, m] from `state` (None: at rest): spikes and membranes after each step [T, B, n], and the state after the last.
 
+    Under autocast, products are taken in its dtype; spikes have that too, membranes stay as wide as the weights.
+
     Args:
-        cell: one of which `spans` is true.
-        amp: `bf16`: products in bf16, as `Stack` takes them by autocast.
+        cell: one of which `can_span` is true.
+
+    Raises:
+        ValueError: an input of other dimensions or without steps, or a state of another shape.
     """
-    unit, linear, weight = cell.unit, cell.unit.gate.linear, cell.synapse.weight
-    narrow = torch.bfloat16 if amp == "bf16" else weight.dtype
+    unit, linear, weight, device = cell.unit, cell.unit.gate.linear, cell.synapse.weight, x.device.type
+    if x.dim() != 3 or not len(x):
+        raise ValueError(f"a span is of one step or more, [T, B, m]; got {list(x.shape)}")
+    narrow = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) and weight.dtype == torch.float32 else weight.dtype
+    current = x.new_empty(x.shape[1], len(weight), dtype=narrow)
     if state is None:
-        state = unit.initial_state(x.new_empty(x.shape[1], len(weight), dtype=narrow))
-    s, u = LTCSpan.apply(
+        state = unit.initial_state(current)
+    check_shapes(current, state)
+    s, u, last_s, last_u = LTCSpan.apply(
         x, state.u, state.s, weight, cell.synapse.bias, None if cell.recurrent is None else cell.recurrent.weight,
         linear.weight, linear.bias, How(unit.threshold, unit.detach_reset, unit.surrogate, narrow),
     )  # fmt: skip
-    return s, u, LTCState(u[-1].clone(), s[-1].clone())  # clones: the state shall not hold the whole span
+    return s, u, LTCState(last_u, last_s)

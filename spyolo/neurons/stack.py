@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from spyolo.neurons.cells import Cell
 from spyolo.neurons.precision import autocast
 from spyolo.neurons.readout import Readout
-from spyolo.neurons.span import span, spans
+from spyolo.neurons.span import can_span, span
 
 
 class StackState(NamedTuple):
@@ -49,16 +49,18 @@ class Stack(nn.Module):
         return output, StackState(tuple(states), o)
 
     @property
-    def spans(self) -> bool:
-        """Whether `span` can show it several steps in one go."""
-        return type(self.readout) is Readout and all(spans(cell) for cell in self.cells)
+    def can_span(self) -> bool:
+        """Whether `span` may take the place of calls: known cells and readout, and no hook anywhere that would miss one."""
+        watched = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.modules())
+        return not watched and type(self.readout) is Readout and all(can_span(cell) for cell in self.cells)
 
     def span(self, x: Tensor, state: StackState | None = None) -> StackState:
-        """The state after all steps of x [T, B, m]: the same as T calls, but for the order of sums. Only where `spans` is true."""
+        """The state after all steps of x [T, B, m]: the same as T calls, but for the order of sums. Only where `can_span` is true."""
         states, before = [], state.cells if state is not None else (None,) * len(self.cells)
         u = x
-        for cell, s in zip(self.cells, before):
-            x, u, s = span(cell, x, s, self.amp)
-            states.append(s)
+        with autocast(x.device, self.amp):
+            for cell, s in zip(self.cells, before):
+                x, u, s = span(cell, x, s)
+                states.append(s)
         shown = u if self.readout.reads == "membrane" else x.to(u.dtype)
         return StackState(tuple(states), self.readout.span(shown, None if state is None else state.readout))

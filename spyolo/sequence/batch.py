@@ -40,8 +40,7 @@ class Batch:
 
     def input(self, t: int) -> Tensor:
         """What the network sees at step t: fp32 [B, ...]; token numbers stay int64."""
-        x = self.inputs[t if self.inputs.shape[0] > 1 else 0]
-        return x if x.dtype == torch.int64 else x.float() * self.scale if self.scale != 1.0 else x.float()
+        return self.inputs_of(t, t + 1)[0]
 
     def inputs_of(self, first: int, last: int) -> Tensor:
         """Those of steps first to last - 1, [last - first, B, ...]."""

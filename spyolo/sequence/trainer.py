@@ -36,7 +36,7 @@ from spyolo.tensors import save_tensors, under
 
 ORDER = ("seed", "batch", "limit", "test_speakers", "timesteps")  # decide which sequences an epoch shows when
 MEASURE = (  # decide what a figure is of (drawn tests: of the seed)
-    "test_limit", "test_speakers", "timesteps", "frames_by", "shrink", "seed", "weights_of", "predict",
+    "test_limit", "test_speakers", "timesteps", "first_chord", "frames_by", "shrink", "seed", "weights_of", "predict",
 )  # fmt: skip
 
 

@@ -77,13 +77,26 @@ def test_skimming_is_stepping(name, parts, asked):
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-11)
 
 
-def test_what_cannot_be_skimmed():
-    net = network(adaptive=False)
-    optimizer = torch.optim.Adam(net.parameters())
-    assert not build_rule("fptt", net, optimizer, nn.functional.cross_entropy, form="paper").skims  # it runs each part a second time
-    assert not build_rule("sltt", net, optimizer, nn.functional.cross_entropy).skims
-    adaptive = network()
-    assert not build_rule("bptt", adaptive, torch.optim.Adam(adaptive.parameters()), nn.functional.cross_entropy).skims
+@pytest.mark.parametrize(
+    ("name", "options", "adaptive"), [("fptt", {"form": "paper"}, False), ("sltt", {}, False), ("bptt", {}, True), ("eprop", {}, False)]
+)
+def test_what_cannot_be_skimmed_is_stepped(name, options, adaptive):
+    """Form `paper` runs each part a second time, SLTT and traces follow every step, and adaptive neurons know no spans."""
+    torch.manual_seed(1)
+    xs, target, found = 2 * torch.randn(6, B, INPUTS, dtype=torch.float64), torch.randint(CLASSES, (B,)), []
+    for skim in (True, False):
+        net = network(adaptive=adaptive, threshold=0.3)
+        rule = build_rule(name, net, torch.optim.Adam(net.parameters(), lr=0.02), nn.functional.cross_entropy, **options)
+        assert not rule.skims
+        rule.start(6)
+        if skim:
+            rule.skim(xs[:5])
+        for x_t in () if skim else xs[:5]:
+            rule.step(x_t)
+        rule.step(xs[5], target)
+        rule.finish()
+        found.append(weights(net))
+    assert found[0].equal(found[1])
 
 
 @pytest.mark.parametrize("kind", DENSE)

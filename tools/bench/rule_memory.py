@@ -67,8 +67,9 @@ def memory(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, 
         rule.start(timesteps)
         for t in range(timesteps):
             x, y = torch.randn(batch, inputs), torch.zeros(batch, outputs)
-            # traces with H change their layout after fan-in steps; BPTT's backward, and so its peak, is in the last step
-            if t < units + inputs + 5 or t >= timesteps - 5 or (t % max(timesteps // 20, 1) == 0 and name != "bptt"):
+            # traces with H are put together every few steps, and change their layout after fan-in steps; BPTT's backward, and so its
+            # peak, is in the last step
+            if t < units + inputs + 25 or t >= timesteps - 5 or (t % max(timesteps // 20, 1) == 0 and name != "bptt"):
                 with meter:
                     rule.step(x, y)
             else:

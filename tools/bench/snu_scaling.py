@@ -2,10 +2,10 @@
 
     python tools/bench/snu_scaling.py [--units 128 256 512 1024] [--recurrent 16 32 64 128]
 
-Batch 1, float32, an update (SGD) after each step; the mean of --steps steps, at least (traces with H are put together every few steps, and
-the mean is over several times that). The exponent is that between a row and the one before; the
-step's fixed cost (some 0.3 ms of Python) hides it in small networks. Feed-forward: two layers of n SNUs on n inputs, 10 outputs.
-Recurrent: one layer of n sSNUs on n inputs, timed past 2n + 1 steps, where its traces have reached their full size.
+Batch 1, float32, an update (SGD) after each step; the mean of --steps steps or a few more. The exponent is that between a row and the
+one before; the step's fixed cost (some 0.3 ms of Python) hides it in small networks. Feed-forward: two layers of n SNUs on n inputs, 10
+outputs. Recurrent: one layer of n sSNUs on n inputs, timed where its traces have reached their full size, over whole folds. Last,
+processor time of a sequence of 60 steps as in the JSB experiment (88 inputs, 150 units, float64, an update a sequence), OSTL and BPTT.
 """
 
 from __future__ import annotations
@@ -34,6 +34,20 @@ def milliseconds(net: Stack, inputs: int, steps: int, skip: int) -> float:
     return 1e3 * sum(times) / len(times)
 
 
+def jsb_seconds(name: str, rounds: int = 7) -> float:
+    """A sequence of 60 steps, batch 1: the median."""
+    net = Stack([dense_cell("ssnu", 88, 150)], Readout(150, 88)).double()
+    rule, times = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=1e-4), nn.functional.mse_loss), []
+    for _ in range(rounds):
+        begin = time.process_time()
+        rule.start(60)
+        for x in torch.rand(60, 1, 88, dtype=torch.float64):
+            rule.step(x, x)
+        rule.finish()
+        times.append(time.process_time() - begin)
+    return sorted(times)[rounds // 2]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--units", type=int, nargs="+", default=[128, 256, 512, 1024, 2048])
@@ -49,11 +63,14 @@ def main() -> None:
         before: tuple[int, float] | None = None
         for n in sizes:
             net = Stack([dense_cell(kind, n, n, recurrent=recurrent) for kind in kinds], Readout(n, 10))
-            ms = milliseconds(net, n, max(args.steps, 4 * room_for(2 * n + 1)) if recurrent else args.steps, 2 * n + 5 if recurrent else 5)
+            room = room_for(2 * n + 1)  # columns: n inputs, a bias, n neurons
+            steps, skip = (-(-args.steps // room) * room, 2 * n + 1 + 2 * room) if recurrent else (args.steps, 5)
+            ms = milliseconds(net, n, steps, skip)
             exponent = "" if before is None else f"{math.log(ms / before[1]) / math.log(n / before[0]):.2f}"
             print(f"| {n} | {ms:.3f} | {exponent} |", flush=True)
             before = n, ms
         print()
+    print("a sequence of the size of JSB: " + ", ".join(f"{name} {jsb_seconds(name):.3f} s" for name in ("ostl", "bptt")))
 
 
 if __name__ == "__main__":

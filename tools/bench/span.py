@@ -1,4 +1,4 @@
-"""A training batch of LTC neurons step by step beside the same in one go up to each question, turn by turn: processor time a step and ratio.
+"""A batch of LTC neurons step by step beside the same in one go up to each question, turn by turn: processor time a step and ratio.
 
     OMP_NUM_THREADS=1 python tools/bench/span.py [--rounds 5]
 

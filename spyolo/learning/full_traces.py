@@ -37,16 +37,12 @@ class FullTraces(TracedLayer):
     _old_filtered: Tensor | None = None  # [B, n, K, A n]: sum_d shown_d eps_d, filtered, as of the last fold
     _moving_filtered: Tensor  # [B, n, D n + R A n]: what is to be added to it, in terms of `_old`, and of the steps since
 
-    def reset(self) -> None:
-        super().reset()
-        self._begun = False
-
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         before = self.derivatives
         y, state, d, pres = self.run(x, state)
         pre = torch.cat(pres, -1)
         self.derivatives = d
-        if not self._begun:
+        if before is None:
             self._begin(d, pre)
         jacobian, through_y = self._jacobian(before, d)
         if self._recent**2 >= 2 * self._used:  # a fold costs used / recent a step, the steps since recent / 2: least in sum there
@@ -64,15 +60,15 @@ class FullTraces(TracedLayer):
         shape = (batch, rows, columns, n_lines * n)
         like = getattr(self, "_old", None)  # kept from batch to batch
         if like is None or (like.shape, like.dtype, like.device) != (shape, pre.dtype, pre.device):
-            self._room = room_for(columns)
-            width = rows + self._room * n_lines * n
+            room = room_for(columns)
+            width = rows + room * n_lines * n
             self._old = d.lines.new_empty(shape)
             self._moving, self._spare = (d.lines.new_empty(batch, rows, width) for _ in range(2))
-            self._basis, self._recent_pre = (d.lines.new_empty(batch, k, columns) for k in (columns, self._room))
+            self._basis, self._recent_pre = (d.lines.new_empty(batch, k, columns) for k in (columns, room))
             if self.decay > 0:
                 self._old_filtered = d.lines.new_empty(batch, n, columns, n_lines * n)
                 self._moving_filtered = d.lines.new_empty(batch, n, width)
-        self._used, self._in_basis, self._begun = 0, True, True
+        self._used, self._in_basis = 0, True
         self._rest()
 
     def _rest(self) -> None:
@@ -124,11 +120,12 @@ class FullTraces(TracedLayer):
             return
         if self._in_basis and self._used + self._recent > self._old.shape[2]:
             self._leave_basis()
-        rows, width, end = self._moving.shape[1], self._old.shape[-1], self._width()
-        for first in range(0, self._used, self._room):  # by blocks: the memory of a second `_old` is saved
-            old = self._old[:, :, first : min(first + self._room, self._used)].flatten(2)
+        rows, width, end, room = self._moving.shape[1], self._old.shape[-1], self._width(), self._recent_pre.shape[1]
+        for first in range(0, self._used, room):  # by blocks: the memory of a second `_old` is saved
+            block = slice(first, min(first + room, self._used))
+            old = self._old[:, :, block].flatten(2)
             if self._old_filtered is not None:
-                filtered = self._old_filtered[:, :, first : min(first + self._room, self._used)].flatten(2)
+                filtered = self._old_filtered[:, :, block].flatten(2)
                 filtered.baddbmm_(self._moving_filtered[:, :, :rows], old, beta=self._faded)
             moved = self._spare[:, :, : old.shape[-1]]
             old.copy_(torch.bmm(self._moving[:, :, :rows], old, out=moved))

@@ -105,7 +105,7 @@ def test_frozen_weights_are_left_alone():
 
 
 def test_backward_makes_slopes_by_blocks():
-    """Memory of a span is not much more than that of its steps (1.5 times; 2.7 times with the slopes of all steps at once)."""
+    """Memory of a span is not much more than that of its steps, as it would be with the slopes of all steps at once."""
     peaks = []
     for in_one_go in (True, False):
         net, x = network(units=256).float(), torch.randn(200, 16, 3)

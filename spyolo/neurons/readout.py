@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from spyolo.neurons.span import gated_span
+
 READOUTS = ("linear", "leaky", "learned", "gated")
 READS = ("output", "membrane")
 
@@ -48,6 +50,8 @@ class Readout(nn.Module):
 
     def span(self, r: Tensor, o: Tensor | None) -> Tensor | None:
         """The state after all steps of r [T, B, features]; None where the kind has none, and nothing is computed."""
+        if self.kind == "gated" and len(r) and type(self.linear) is type(self.gate) is nn.Linear:
+            return gated_span(r, r.new_zeros(r.shape[1], self.linear.out_features) if o is None else o, self.linear, self.gate)
         if self.kind != "linear":
             for x in self.linear(r):
                 _, o = self._leak(x, o)

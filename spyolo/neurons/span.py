@@ -13,6 +13,7 @@ For `ltc_step` with a constant threshold and the gate `ConcatLinearGate`; `can_s
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -20,10 +21,10 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spyolo.neurons.cells import Cell, LTCUnit
-from spyolo.neurons.fused import check_shapes
+from spyolo.neurons.fused import KERNELS, Compiling, check_shapes
 from spyolo.neurons.gates import ConcatLinearGate
 from spyolo.neurons.ltc import LTCState
-from spyolo.neurons.surrogate import Surrogate
+from spyolo.neurons.surrogate import Surrogate, rectangle
 
 BLOCK = 32  # steps whose slopes are in memory at a time
 
@@ -122,13 +123,23 @@ class Slopes(NamedTuple):
     def of(cls, kept: Kept, part: slice, how: How) -> Slopes:
         tau, u = kept.tau[part], kept.u[:-1][part]
         difference = kept.both[part, :, : tau.shape[-1]] - u
-        v = torch.addcmul(u, tau, difference)
-        spike = how.surrogate(v - how.threshold)
-        reset = 1 - kept.spikes[1:][part].to(v.dtype)
-        if not how.detach_reset:
-            reset.addcmul_(v, spike, value=-1)
-        stay = 1 - tau
-        return cls(spike, reset, difference.mul_(tau).mul_(stay), stay)
+        lines = (x.reshape(-1) for x in (difference, tau, u, kept.spikes[1:][part]))
+        found = Compiling.run(SLOPES, *lines, how.threshold, how.detach_reset, how.surrogate)
+        return cls(*(slope.view_as(tau) for slope in found))
+
+
+def slopes_kernel(
+    difference: Tensor, tau: Tensor, u: Tensor, fired: Tensor, threshold: float, detach_reset: bool, surrogate: Surrogate
+) -> tuple[Tensor, ...]:
+    """The fields of `Slopes`, all of one line, in one pass: written in tensor operations, the surrogate alone takes a dozen."""
+    v = u + tau * difference
+    spike, stay = surrogate(v - threshold), 1 - tau
+    reset = 1 - fired.to(v.dtype)
+    return spike, reset if detach_reset else reset - v * spike, difference * tau * stay, stay
+
+
+SLOPES = len(KERNELS)
+KERNELS.append(slopes_kernel)
 
 
 class LTCSpan(torch.autograd.Function):
@@ -160,6 +171,18 @@ class LTCSpan(torch.autograd.Function):
             lambda: all_c.T @ kept.spikes[:-1].flatten(0, 1), lambda: all_l.T @ kept.both.flatten(0, 1), lambda: all_l.sum(0, dtype=wide),
         )  # fmt: skip
         return *(gradient() if need else None for gradient, need in zip(gradients, needed)), None
+
+
+def gated_span(x: Tensor, o: Tensor, linear: nn.Linear, gate: nn.Linear) -> Tensor:
+    """The output after the last step of a gated readout: an LTC layer that never fires and has no weights back to itself.
+
+    Args:
+        x: [T, B, features], in the dtype of the weights.
+        o: the output before, [B, outputs].
+    """
+    how = How(math.inf, True, rectangle, linear.weight.dtype)
+    last: Tensor = LTCSpan.apply(x, o, torch.zeros_like(o), linear.weight, linear.bias, None, gate.weight, gate.bias, how)[3]
+    return last
 
 
 def can_span(cell: nn.Module) -> bool:

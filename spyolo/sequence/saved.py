@@ -59,6 +59,20 @@ def load(path: str | Path) -> tuple[Stack, SequenceConfig]:
     return network.eval(), config
 
 
+def initialise(network: Stack, path: str | Path) -> None:
+    """Put the weights of another run into `network`, which is of the same layers.
+
+    Raises:
+        InputError: as `load`, or a network of other layers; names the first tensor that differs.
+    """
+    found, wanted = load(path)[0].state_dict(), network.state_dict()
+    for name in [*wanted, *found]:
+        if name not in found or name not in wanted or found[name].shape != wanted[name].shape:
+            held, own = (f"shape {tuple(there[name].shape)}" if name in there else "none" for there in (found, wanted))
+            raise InputError(f"{path} is of another network: of tensor {name} it has {held}, this run {own}")
+    network.load_state_dict(found)
+
+
 def described(metadata: Mapping[str, str], path: str | Path) -> tuple[SequenceConfig, Sizes]:
     """What a file's metadata say of its network.
 

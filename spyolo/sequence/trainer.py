@@ -30,7 +30,7 @@ from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.networks import SPIKING, build_network, rule_for
 from spyolo.sequence.questions import auxiliary_loss, check_questions, parts_of
-from spyolo.sequence.saved import description
+from spyolo.sequence.saved import description, initialise
 from spyolo.sequence.tasks import build_task
 from spyolo.tensors import save_tensors, under
 
@@ -61,7 +61,10 @@ class SequenceTrainer:
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.device = choose_device(config.device)
         choose_amp(config.amp, self.device)  # warns where bf16 is slow
-        self.network = build_network(config, self.task).to(self.device)
+        self.network = build_network(config, self.task)
+        if config.init.endswith(".safetensors") and not (resume and self.folder.has_checkpoint):
+            initialise(self.network, config.init)  # before the rule: its average starts from these
+        self.network.to(self.device)
         parts = parts_of(config, self.task.timesteps) if self.task.timesteps else 0
         self.rule = rule_for(config, self.network, self.objective)
         self.optimizer = self.rule.update.optimizer

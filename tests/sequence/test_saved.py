@@ -106,3 +106,30 @@ def test_what_is_no_sequence_network_is_told_in_one_line(tmp_path):
     assert "not finite" in said(tensors | {name: tensors[name] * float("nan")})
     other.write_bytes(best.read_bytes()[:-100])
     assert "not a whole safetensors file" in refused(load, other)
+
+
+def test_a_warm_start_takes_the_weights_and_nothing_else(tmp_path):
+    first = trained(tmp_path / "first", **ADDING)
+    path = tmp_path / "first" / "last.safetensors"
+    tiny = {"batch": 4, "epochs": 1, "parts": 2, "device": "cpu", "out": str(tmp_path / "second"), "seed": 1, "init": str(path)}
+    config = SequenceConfig().updated(tiny | ADDING)
+    second = SequenceTrainer(config, quiet=True)
+    for name, tensor in first.network.state_dict().items():
+        assert second.network.state_dict()[name].equal(tensor)
+    update = second.rule.update
+    assert all(w.equal(mean) for w, mean in zip(update.weights, update.average, strict=True))  # the average starts from them
+    assert not second.optimizer.state and second.epoch == 0
+    assert second.fit()
+    path.unlink()
+    assert SequenceTrainer(config, resume=True, quiet=True).epoch == 1  # what a run needs lies in its folder
+
+
+def test_a_warm_start_from_another_network_is_refused(tmp_path):
+    path = trained(tmp_path / "first", **ADDING).folder.best
+    base = SequenceConfig().updated({"out": str(tmp_path / "second"), "init": str(path)} | ADDING)
+    said = refused(SequenceTrainer, base.updated({"hidden": "7"}))
+    assert "is of another network: of tensor cells.0.synapse.weight it has shape (5, 2), this run shape (7, 2)" in said
+    assert "tensor readout.gate.weight it has none, this run" in refused(SequenceTrainer, base.updated({"readout": "gated"}))
+    assert "tensor cells.0.recurrent.weight it has shape (5, 5), this run none" in refused(SequenceTrainer, base.updated({"recurrent": False}))
+    assert "no such" in refused(SequenceTrainer, base.updated({"init": str(tmp_path / "nowhere.safetensors")}))
+    assert "init must be torch, xavier or a .safetensors file; got 'glorot'" in refused(base.updated, {"init": "glorot"})

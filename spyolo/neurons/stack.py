@@ -54,13 +54,16 @@ class Stack(nn.Module):
         watched = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.modules())
         return not watched and type(self.readout) is Readout and all(can_span(cell) for cell in self.cells)
 
-    def span(self, x: Tensor, state: StackState | None = None) -> StackState:
-        """The state after all steps of x [T, B, m]: the same as T calls, but for the order of sums. Only where `can_span` is true."""
+    def span(self, x: Tensor, state: StackState | None = None, spikes: list[Tensor] | None = None) -> StackState:
+        """The state after all steps of x [T, B, m]: the same as T calls, but for the order of sums. Only where `can_span` is true.
+        Those of all layers and steps [T, B, n] are added to the list `spikes`."""
         states, before = [], state.cells if state is not None else (None,) * len(self.cells)
         u = x
         with autocast(x.device, self.amp):
             for cell, s in zip(self.cells, before):
                 x, u, s = span(cell, x, s)
                 states.append(s)
+                if spikes is not None:
+                    spikes.append(x)
         shown = u if self.readout.reads == "membrane" else x.to(u.dtype)
         return StackState(tuple(states), self.readout.span(shown, None if state is None else state.readout))

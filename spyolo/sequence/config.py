@@ -45,6 +45,10 @@ class Network:
     gate_bias: float | None = option(
         None, "LTC, dense layers: first bias of the gate; none: the gate's own (init xavier: 0); -3 starts with slow neurons, tau = 0.05"
     )
+    slowest: int = option(
+        0, "LTC, dense layers: first biases of the gate such that the neurons' time constants are spread evenly from 2 to so many steps "
+        "(Tallec & Ollivier 2018), in place of gate_bias; 0: not", low=0, high=1_000_000,
+    )  # fmt: skip
     adaptive: bool = option(False, "LTC: adaptive threshold")
     threshold: float | None = option(None, "firing threshold; none: the neuron's own", low=1e-3)
     decay: float | None = option(None, "LIF, ALIF, SNU: decay of the membrane; none: the neuron's own", low=0, high=0.99999)
@@ -119,6 +123,8 @@ class SequenceConfig(Settings):
             raise InputError(f"{where}: amp bf16 goes with fptt, bptt and sltt in float32, not with {self.rule} in {self.dtype}")
         if self.init not in ("torch", "xavier") and not self.init.endswith(".safetensors"):
             raise InputError(f"{where}: init must be torch, xavier or a .safetensors file; got {shortened(self.init)}")
+        if self.slowest == 1:
+            raise InputError(f"{where}: slowest is a time constant of 2 steps or more; 0: gate_bias")
         if not self.hidden and not self.conv:
             raise InputError(f"{where}: a network without layers: give hidden or conv")
         if self.readout == "learned" and not self.readout_decay:

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from spyolo.errors import InputError
 from spyolo.files import shortened
@@ -51,7 +51,9 @@ def build_network(config: SequenceConfig, task: Task | Sizes) -> Stack:
     network = Stack(cells, readout, config.amp)
     if config.init == "xavier":
         xavier(network)
-    if config.gate_bias is not None:
+    if config.slowest:
+        spread_gates(network, config.slowest)
+    elif config.gate_bias is not None:
         bias_gates(network, config.gate_bias)
     return network.to(getattr(torch, config.dtype))
 
@@ -159,6 +161,19 @@ def xavier(network: nn.Module) -> None:
 @torch.no_grad()
 def bias_gates(network: nn.Module, bias: float) -> None:
     """Start the membrane's gates of dense LTC neurons at this bias."""
-    for m in network.modules():
-        if isinstance(m, LTCUnit) and isinstance(getattr(m.gate, "linear", None), nn.Linear):
-            m.gate.linear.bias.fill_(bias)  # type: ignore[union-attr,operator]
+    for found in gate_biases(network):
+        found.fill_(bias)
+
+
+@torch.no_grad()
+def spread_gates(network: nn.Module, slowest: int) -> None:
+    """Start dense LTC neurons with time constants n of their own, evenly drawn from 2 to `slowest` steps: sigma(bias) = 1 / n, as
+    Tallec & Ollivier (2018, chrono initialization) start the forget gates of an LSTM."""
+    for found in gate_biases(network):
+        found.copy_(-torch.log(torch.empty_like(found).uniform_(2, slowest) - 1))
+
+
+def gate_biases(network: nn.Module) -> list[Tensor]:
+    """Of the membrane's gates of dense LTC neurons."""
+    units = [m for m in network.modules() if isinstance(m, LTCUnit) and isinstance(getattr(m.gate, "linear", None), nn.Linear)]
+    return [unit.gate.linear.bias for unit in units]  # type: ignore[union-attr,misc]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from spyolo.learning import build_rule
 from spyolo.neurons import Readout, Stack, dense_cell
+from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.engine import Log, evaluate, train_batch
 from spyolo.sequence.objectives import ACCURACY, BITS, Objective
@@ -86,6 +87,21 @@ def test_firing_rates_of_a_test_are_over_the_steps_that_there_are():
     assert evaluate(net, ACCURACY, [shown])["test_rate"] == pytest.approx(float(own.mean()))
     whole = batch(ACCURACY, None)
     assert evaluate(net, ACCURACY, [whole])["test_rate"] == pytest.approx(float(spikes.mean()))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_test_in_one_go_is_the_test_step_by_step(layers, monkeypatch):
+    """Hooks see every step, so a network with one is run step by step."""
+    torch.manual_seed(3)
+    cells = [dense_cell("ltc", n, 6, adaptive=False, threshold=0.2) for n in (3, 6)[:layers]]
+    net = Stack(cells, Readout(6, 5, "gated", reads="membrane")).double()
+    monkeypatch.setattr(engine, "SPAN", 4)
+    shown = [Batch(torch.randn(steps, 7, 3), torch.randint(5, (7,)), steps) for steps in (1, 2, 5, 11)]
+    in_one_go = evaluate(net, ACCURACY, shown)
+    net.register_forward_hook(lambda *_: None)
+    wanted = evaluate(net, ACCURACY, shown)
+    assert not net.can_span and 0.05 < wanted["test_rate"] < 0.95
+    assert in_one_go == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("objective", [ACCURACY, BITS], ids=lambda o: o.metric)

@@ -127,9 +127,13 @@ def test_a_warm_start_takes_the_weights_and_nothing_else(tmp_path):
 def test_a_warm_start_from_another_network_is_refused(tmp_path):
     path = trained(tmp_path / "first", **ADDING).folder.best
     base = SequenceConfig().updated({"out": str(tmp_path / "second"), "init": str(path)} | ADDING)
-    said = refused(SequenceTrainer, base.updated({"hidden": "7"}))
+
+    def said_of(**changes: Any) -> str:
+        return refused(SequenceTrainer, base.updated(changes))
+
+    said = said_of(hidden="7")
     assert "is of another network: of tensor cells.0.synapse.weight it has shape (5, 2), this run shape (7, 2)" in said
-    assert "tensor readout.gate.weight it has none, this run" in refused(SequenceTrainer, base.updated({"readout": "gated"}))
-    assert "tensor cells.0.recurrent.weight it has shape (5, 5), this run none" in refused(SequenceTrainer, base.updated({"recurrent": False}))
-    assert "no such" in refused(SequenceTrainer, base.updated({"init": str(tmp_path / "nowhere.safetensors")}))
+    assert "tensor readout.gate.weight it has none, this run" in said_of(readout="gated")
+    assert "tensor cells.0.recurrent.weight it has shape (5, 5), this run none" in said_of(recurrent=False)
+    assert "no such" in said_of(init=str(tmp_path / "nowhere.safetensors"))
     assert "init must be torch, xavier or a .safetensors file; got 'glorot'" in refused(base.updated, {"init": "glorot"})

@@ -225,6 +225,19 @@ def test_a_gate_bias_of_zero_is_not_the_gate_s_own():
     assert not bias(gate="sum_linear", gate_bias=0).count_nonzero() and not bias(gate_bias=0).count_nonzero()
 
 
+def test_neurons_with_time_constants_of_their_own():
+    """Spread evenly over the range, for both kinds of gate, drawn from the seed; the rest of the network is as without."""
+    for gate in ("concat_linear", "sum_linear"):
+        built = [build_network(config(hidden="400", gate=gate, slowest=n, gate_bias=-2), Adding(4, 2)) for n in (100, 100, 0)]
+        spread, again, alike = (net.cells[0].unit.gate.linear.bias for net in built)
+        constants = 1 / spread.sigmoid()
+        assert 2 <= constants.min() < 4 and 97 < constants.max() <= 100.01 and 46 < constants.mean() < 56
+        assert spread.equal(again) and (alike == -2).all()
+        assert built[0].cells[0].synapse.weight.equal(built[2].cells[0].synapse.weight)
+    with pytest.raises(InputError, match="slowest is a time constant of 2 steps or more"):
+        config(slowest=1)
+
+
 def test_a_learned_readout_begins_with_some_of_the_past():
     assert Readout(2, 1, "learned", decay=0.9).logit.sigmoid().item() == pytest.approx(0.9)
     with pytest.raises(ValueError, match=r"decay must be in \(0, 1\)"):

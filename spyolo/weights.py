@@ -8,9 +8,7 @@ Every place that takes a weights file takes such a name too, and checks a file t
 from __future__ import annotations
 
 import difflib
-import hashlib
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -19,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from spyolo.errors import InputError
 from spyolo.files import is_there, one_line, read_limited, shortened, write_whole
+from spyolo.published import folder, sha256_of
 
 if TYPE_CHECKING:
     from spyolo.checkpoint import WeightsInfo
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 MOST_BYTES = 64 << 20
-FOLDER_VARIABLE = "SPYOLO_WEIGHTS"
 
 
 @dataclass(frozen=True)
@@ -43,14 +41,6 @@ class Entry:
     metrics: dict[str, Any]
     firing_rate: float | None = None
     energy: dict[str, Any] = field(default_factory=dict)
-
-
-def folder() -> Path:
-    """Where published weights are: $SPYOLO_WEIGHTS, or weights/ of the repository, or of the installed package."""
-    if os.environ.get(FOLDER_VARIABLE):
-        return Path(os.environ[FOLDER_VARIABLE])
-    package = Path(__file__).resolve().parent
-    return (package.parent if (package.parent / "pyproject.toml").is_file() else package) / "weights"
 
 
 def read_manifest(where: str | Path | None = None) -> dict[str, Entry]:
@@ -103,15 +93,6 @@ def write_manifest(entries: Mapping[str, Entry], where: str | Path) -> Path:
 def unplaced(path: Path) -> Path:
     """Where a file to be published waits until the manifest lists it. It stays there only where publishing was cut off in between."""
     return path.with_name(f"{path.name}.new")
-
-
-def sha256_of(path: str | Path) -> str:
-    """A file's checksum, in hexadecimal digits. Raises InputError where it cannot be read."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 def resolve(name: str | Path) -> Path:

@@ -19,8 +19,9 @@ from spyolo.errors import InputError
 from spyolo.model_card import card
 from spyolo.pieces import origin, pieces_of
 from spyolo.predictor import Predictor
+from spyolo.published import FOLDER_VARIABLE, folder, sha256_of
 from spyolo.trainer import Trainer
-from spyolo.weights import FOLDER_VARIABLE, check, folder, read_manifest, resolve, sha256_of, unplaced
+from spyolo.weights import check, read_manifest, resolve, unplaced
 
 
 def publish_sample(weights: Path, data: Path, to: Path, *more: str) -> int:

@@ -27,6 +27,7 @@ COMMANDS = {
     "anchors": "fit anchors to a data set",
     "energy_table": "put the energy of several evaluations side by side",
     "train_sequence": "train neurons on a sequence task by any learning rule",
+    "eval_sequence": "measure the weights of a sequence network, and publish them",
     "export": "write a detector as ONNX, for onnxruntime without torch",
     "compare_rules": "compare learning rules on a sequence task",
     "check_data": "look a data set over before training on it",

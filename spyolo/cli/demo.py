@@ -80,8 +80,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check(args)
     app_models, app_page, app_server = (app_module(name) for name in ("models", "page", "server"))
     from spyolo.neurons.fused import Compiling
+    from spyolo.published import folder as published
     from spyolo.running import choose_device
-    from spyolo.weights import folder as published
     from spyolo.weights import resolve
 
     Compiling.enabled = False  # a page should answer at once; compiling would take the first visitor half a minute

@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from spyolo.weights import folder, read_manifest
+    from spyolo.published import folder
+    from spyolo.weights import read_manifest
 
     if not args.name.isidentifier():
         raise InputError(f"--name must be letters, digits and underscores, got {args.name!r}")
@@ -177,7 +178,8 @@ def entry_of(
 ) -> Entry:
     """The manifest's entry: no path of this machine in it."""
     from spyolo.pieces import origin
-    from spyolo.weights import Entry, sha256_of
+    from spyolo.published import sha256_of
+    from spyolo.weights import Entry
 
     protocol = metrics["protocol"]
     parameters = sum(p.numel() for p in detector.parameters())

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Self
 
 from spyolo.errors import InputError
-from spyolo.files import shortened
 from spyolo.learning import FORMS, RULES
 from spyolo.neurons import CONV_GATES, DENSE, DENSE_GATES, READOUTS, SURROGATES
 from spyolo.neurons.readout import READS
 from spyolo.settings import MOST_SEED, Settings, load_settings, names_in, option
 
 PRESETS = Path(__file__).parent / "presets"
+INITS = ("torch", "xavier")  # anything else is a weights file
 SUPERVISE = ("last", "parts", "every", "auxiliary")
 
 
@@ -59,7 +59,7 @@ class Network:
     readout_decay: float = option(0.9, "leaky and learned readouts: share of the past (learned: at first, over 0)", low=0, high=0.99999)
     reads: str = option("output", "what the readout sees of the last layer", choices=READS)
     embed: int = option(128, "words: size of their embedding (characters are one-hot)", low=1)
-    init: str = option("torch", "first weights: torch, xavier, or those of a run's .safetensors of the same network (a warm start)")
+    init: str = option("torch", "first weights: torch, xavier, or (a warm start) those of a .safetensors or published name")
 
 
 @dataclass(frozen=True)
@@ -121,8 +121,6 @@ class SequenceConfig(Settings):
             raise InputError(f"{where}: supervise auxiliary goes with fptt (or bptt in parts), not with {self.rule}")
         if self.amp == "bf16" and (self.rule not in ("fptt", "bptt", "sltt") or self.dtype != "float32"):
             raise InputError(f"{where}: amp bf16 goes with fptt, bptt and sltt in float32, not with {self.rule} in {self.dtype}")
-        if self.init not in ("torch", "xavier") and not self.init.endswith(".safetensors"):
-            raise InputError(f"{where}: init must be torch, xavier or a .safetensors file; got {shortened(self.init)}")
         if self.slowest == 1:
             raise InputError(f"{where}: slowest is a time constant of 2 steps or more; 0: gate_bias")
         if not self.hidden and not self.conv:

@@ -14,6 +14,7 @@ from spyolo.files import one_line, shortened
 from spyolo.neurons import Stack
 from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.networks import build_network
+from spyolo.sequence.published import resolve
 from spyolo.sequence.tasks import build_task
 from spyolo.sequence.tasks.base import Sizes
 from spyolo.settings import flattened
@@ -31,11 +32,13 @@ def load(path: str | Path) -> tuple[Stack, SequenceConfig]:
     """The network of a run on sequences, in evaluation mode, and the run's config.
 
     Args:
-        path: a run's best.safetensors (the weights that were evaluated), or its last.safetensors (W).
+        path: a name of published weights (weights/sequence), a run's best.safetensors (the weights that were evaluated), or its
+            last.safetensors (W).
 
     Raises:
         InputError: no such file, cut off, of a detector or another format, or tensors that do not fit its description; names the first.
     """
+    path = resolve(path)
     tensors, metadata = read_tensors(path)
     config, sizes = described(metadata, path)
     if is_checkpoint(tensors):
@@ -60,7 +63,7 @@ def load(path: str | Path) -> tuple[Stack, SequenceConfig]:
 
 
 def initialise(network: Stack, path: str | Path) -> None:
-    """Put the weights of another run into `network`, which is of the same layers.
+    """Put the weights of another run (a file, or a published name) into `network`, which is of the same layers.
 
     Raises:
         InputError: as `load`, or a network of other layers; names the first tensor that differs.

@@ -27,7 +27,7 @@ from spyolo.run_folder import Layout, Row, RunFolder
 from spyolo.running import EpochOrder, choose_device, cosine_rate, evaluated, stop_on_signals
 from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
-from spyolo.sequence.config import SequenceConfig
+from spyolo.sequence.config import INITS, SequenceConfig
 from spyolo.sequence.networks import SPIKING, build_network, rule_for
 from spyolo.sequence.questions import auxiliary_loss, check_questions, parts_of
 from spyolo.sequence.saved import description, initialise
@@ -62,7 +62,7 @@ class SequenceTrainer:
         self.device = choose_device(config.device)
         choose_amp(config.amp, self.device)  # warns where bf16 is slow
         self.network = build_network(config, self.task)
-        if config.init.endswith(".safetensors") and not (resume and self.folder.has_checkpoint):
+        if config.init not in INITS and not (resume and self.folder.has_checkpoint):
             initialise(self.network, config.init)  # before the rule: its average starts from these
         self.network.to(self.device)
         parts = parts_of(config, self.task.timesteps) if self.task.timesteps else 0

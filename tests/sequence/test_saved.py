@@ -136,4 +136,4 @@ def test_a_warm_start_from_another_network_is_refused(tmp_path):
     assert "tensor readout.gate.weight it has none, this run" in said_of(readout="gated")
     assert "tensor cells.0.recurrent.weight it has shape (5, 5), this run none" in said_of(recurrent=False)
     assert "no such" in said_of(init=str(tmp_path / "nowhere.safetensors"))
-    assert "init must be torch, xavier or a .safetensors file; got 'glorot'" in refused(base.updated, {"init": "glorot"})
+    assert "glorot: no such weights file, and no published weights" in said_of(init="glorot")

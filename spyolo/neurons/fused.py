@@ -118,10 +118,11 @@ class Compiling:
 
 
 def flat(x: Tensor, like: Tensor) -> Tensor:
-    """`x` as one line of memory, in the order of `like`, which is dense: then one kernel serves every shape."""
+    """`x` as one line of memory, in the order of `like`, which is dense: then one kernel serves every shape. Detached, for of a view
+    torch.compile looks at the shape of what it is a view of, and would compile anew for each kind of that."""
     if x.stride() != like.stride():
         x = torch.empty_strided(like.shape, like.stride(), dtype=x.dtype, device=x.device).copy_(x)
-    return x.as_strided((x.numel(),), (1,))
+    return x.as_strided((x.numel(),), (1,)).detach()
 
 
 def is_dense(x: Tensor) -> bool:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from spyolo.neurons.cells import Cell, LTCUnit
-from spyolo.neurons.fused import KERNELS, Compiling, check_shapes
+from spyolo.neurons.fused import KERNELS, Compiling, check_shapes, flat
 from spyolo.neurons.gates import ConcatLinearGate
 from spyolo.neurons.ltc import LTCState
 from spyolo.neurons.surrogate import Surrogate, rectangle
@@ -123,7 +123,7 @@ class Slopes(NamedTuple):
     def of(cls, kept: Kept, part: slice, how: How) -> Slopes:
         tau, u = kept.tau[part], kept.u[:-1][part]
         difference = kept.both[part, :, : tau.shape[-1]] - u
-        lines = (x.reshape(-1) for x in (difference, tau, u, kept.spikes[1:][part]))
+        lines = (flat(x, x) for x in (difference, tau, u, kept.spikes[1:][part]))
         found = Compiling.run(SLOPES, *lines, how.threshold, how.detach_reset, how.surrogate)
         return cls(*(slope.view_as(tau) for slope in found))
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from spyolo.learning.memory import MemoryMeter
 from spyolo.neurons import SURROGATES, LTCState, Readout, Stack, StackState, dense_cell, leaves
+from spyolo.neurons.fused import Compiling
 from spyolo.neurons.span import can_span
 
 
@@ -51,6 +52,30 @@ def test_a_span_is_its_steps(layers, batch, first, steps, recurrent, detach_rese
     x = 3 * torch.randn(first + steps + 1, batch, 3, dtype=torch.float64)
     for found, wanted in zip(run(net, x, first, first + steps, True), run(net, x, first, first + steps, False), strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+
+
+@pytest.fixture
+def compiling() -> None:
+    if not Compiling.enabled:
+        pytest.skip("no compiler here")
+
+
+@pytest.mark.usefixtures("compiling")
+def test_compiled_slopes_are_the_plain_ones_for_spans_of_any_size(monkeypatch):
+    """One compilation serves them all: where another would be needed, `fail_on_recompile` ends in the plain functions, with a warning."""
+    torch.manual_seed(2)
+    net, plain = network(units=6, readout="gated"), network(units=6, readout="gated")
+    plain.load_state_dict(net.state_dict())
+    for steps, batch in ((5, 4), (1, 1), (70, 4), (32, 32), (33, 1)):
+        x = 3 * torch.randn(steps + 1, batch, 3, dtype=torch.float64)
+        monkeypatch.setattr(Compiling, "enabled", False)
+        wanted = run(plain, x, 0, steps, True)
+        monkeypatch.setattr(Compiling, "enabled", True)
+        with torch.compiler.set_stance("default" if steps == 5 else "fail_on_recompile"):
+            found = run(net, x, 0, steps, True)
+        assert Compiling.enabled
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
 def test_its_neurons_fire():

@@ -84,29 +84,33 @@ def check_sizes(name: str, network: Stack, config: SequenceConfig, task: Task) -
 
 
 def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: bool) -> dict[str, Any]:
-    """The task's figure, loss and firing rate over its test, the number of sequences and the seconds it took."""
+    """The task's figure, the loss, of spiking neurons the firing rate, the number of test sequences and the seconds it took."""
     from tqdm import tqdm
 
     from spyolo.neurons import choose_amp
     from spyolo.running import choose_device
     from spyolo.sequence import engine
+    from spyolo.sequence.networks import SPIKING
 
     device = choose_device(config.device)
     network.amp = choose_amp(config.amp, device)
     size, began = config.eval_batch or config.batch, time.monotonic()
     batches = tqdm(task.test_batches(size), "measuring", total=-(-task.tests // size), disable=not progress, leave=False)
     found = engine.evaluate(network.to(device), task.objective, batches, predict=config.predict, device=device)
+    if config.cell not in SPIKING:
+        found.pop("test_rate")
     return found | {"sequences": task.tests, "seconds": round(time.monotonic() - began, 1), "device": device.type}
 
 
 def told(network: Stack, config: SequenceConfig, task: Task, found: dict[str, Any]) -> str:
     """What was measured, in three lines."""
     tests = f"{found['sequences']:,} test sequence{'s' if found['sequences'] != 1 else ''}"
+    rate = f"firing rate {found['test_rate']:.4f}; " if "test_rate" in found else ""
     count, metric = sum(p.numel() for p in network.parameters()), task.objective.metric
     return (
         f"{config.task}: {config.cell} network of {count:,} parameters, trained by {config.rule}\n"
         f"{metric} {found[metric]:.4f} over {tests} (loss {found['test_loss']:.4f})\n"
-        f"firing rate {found['test_rate']:.4f}; {found['seconds']:.1f} s on {found['device']}"
+        f"{rate}{found['seconds']:.1f} s on {found['device']}"
     )
 
 
@@ -118,6 +122,6 @@ def put(args: argparse.Namespace, network: Stack, config: SequenceConfig, task: 
     init = Path(config.init)
     began = config.init if init.name == config.init else init.parent.name  # a name, or of a file the run's
     public = config.updated({"data": "", "out": f"runs/{args.publish}", "init": began, "device": "auto"})
-    notes = {"metrics": {k: found[k] for k in (task.objective.metric, "test_loss", "test_rate", "sequences")}}
+    notes = {"metrics": {k: v for k, v in found.items() if k not in ("seconds", "device")}}
     where = Path(args.to) if args.to else shelf()
     return publish(args.publish, network.state_dict(), description(public, task.sizes, notes), where)

@@ -55,6 +55,14 @@ def test_the_last_weights_have_the_figure_of_the_log(tmp_path, trainer, capsys):
     assert measured(tmp_path, trainer.folder.last, "--test-limit", "4")["sequences"] == 4
 
 
+def test_neurons_that_do_not_spike_have_no_firing_rate(tmp_path, capsys):
+    tiny = {"cell": "lstm", "rule": "bptt", "hidden": "4", "batch": 4, "epochs": 1, "timesteps": 6, "parts": 1, "device": "cpu"}
+    trainer = SequenceTrainer(SequenceConfig().updated(tiny | {"out": str(tmp_path / "run")}), quiet=True)
+    assert trainer.fit()
+    found = measured(tmp_path, trainer.folder.last, "--test-limit", "20")
+    assert "test_rate" not in found and found["sequences"] == 20 and "firing rate" not in capsys.readouterr().out
+
+
 def test_published_weights_are_measured_loaded_and_trained_on_by_name(tmp_path, trainer, data, shelf):
     assert eval_sequence.main(["--weights", str(trainer.folder.last), "--publish", "tiny", "--device", "cpu"]) == 0
     assert measured(tmp_path, "tiny", "--data", str(data))["accuracy"] == trainer.history[-1]["accuracy"]

@@ -19,9 +19,9 @@ from torch import Tensor
 from spyolo.detection import DetectorSpec, SpikingYOLO, Units
 from spyolo.errors import InputError
 from spyolo.files import one_line, shortened
+from spyolo.published import resolve
 from spyolo.ranges import SIZES, STEPS, check_share, check_whole, share, whole
 from spyolo.tensors import is_checkpoint, read_tensors, save_tensors, under
-from spyolo.weights import resolve
 
 WEIGHTS_OF = ("w", "average", "ema")
 LIMITS = {"num_classes": 100_000, "width": 64, "depth": 64, "in_channels": 1024}  # of a description; a file may claim anything
@@ -42,7 +42,7 @@ class WeightsInfo:
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file, given by its path or by a name of `spyolo.weights`.
+    """Tensors and metadata of a safetensors file, given by its path or by a published name.
 
     Raises:
         InputError: no such file or published name, a checksum that differs, or not a whole safetensors file.

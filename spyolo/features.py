@@ -28,7 +28,7 @@ from spyolo.detection.blocks import CellStates, StepRunner
 from spyolo.detection.head import ReadoutState
 from spyolo.errors import InputError
 from spyolo.neurons import LTCUnit, detach, leaky_readout_step
-from spyolo.weights import read_manifest
+from spyolo.published import read_manifest
 
 FOLDS = ("mean", "last", "learned")
 # What can be put out, finest first: layer, reduction.

@@ -76,9 +76,12 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def held(folder: Path) -> Iterator[None]:
+def held(folder: Path, option: str = "--out") -> Iterator[None]:
     """Inside, this process alone holds the folder (made where it is not there). The system lets go when the process ends, however it
     ends: nothing is left behind that somebody would have to remove. Without such locks (Windows, some network disks) nothing is held.
+
+    Args:
+        option: with which another folder is named, for the messages.
 
     Raises:
         InputError: another process holds it, or it cannot be made.
@@ -87,7 +90,7 @@ def held(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         handle = -1 if fcntl is None else os.open(folder, os.O_RDONLY)
     except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror or error}); give another --out") from error
+        raise InputError(f"{folder} cannot be written to ({error.strerror or error}); give another {option}") from error
     if fcntl is None:
         yield
         return
@@ -96,7 +99,7 @@ def held(folder: Path) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise InputError(f"{folder} is in use by another training process; wait for it, or give another --out") from None
+                raise InputError(f"{folder} is in use by another process; wait for it, or give another {option}") from None
         yield
     finally:
         os.close(handle)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spyolo.weights import Entry
+from spyolo.published import Entry
+from spyolo.tables import markdown
 
 PIECE_COLUMNS = ("from", "detector", "rule", "timesteps", "size", "batch", "lr", "epochs", "minutes", "device", "pictures", "voc10_ap50")
 
@@ -73,10 +74,6 @@ def anytime(rows: Sequence[dict[str, Any]]) -> list[str]:
 def table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
     """Dictionaries as rows; what a row lacks is a dash."""
     return markdown(columns, [[_cell(row.get(name)) for name in columns] for row in rows])
-
-
-def markdown(columns: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
-    return ["| " + " | ".join(row) + " |" for row in (columns, ["---"] * len(columns), *body)]
 
 
 def _cell(value: Any) -> str:

@@ -32,6 +32,13 @@ def compiler_on_request(request: pytest.FixtureRequest, compiler: bool, monkeypa
         monkeypatch.setattr(Compiling, "enabled", compiler)
 
 
+@pytest.fixture
+def compiling() -> None:
+    """For tests that compile in any case."""
+    if not Compiling.enabled:
+        pytest.skip("no compiler here")
+
+
 class MakeDevkit(Protocol):
     def __call__(self, things: dict[str, list[Thing]], year: str = ..., split: str = ..., size: tuple[int, int] = ...) -> Path: ...
 

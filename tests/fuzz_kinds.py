@@ -28,7 +28,7 @@ from spyolo.evaluation.predictions import read_predictions
 from spyolo.evaluation.prices import read_prices
 from spyolo.evaluation.tallies import Counts, LayerCounts, Tally
 from spyolo.legacy import read_pth
-from spyolo.weights import read_manifest
+from spyolo.published import read_manifest
 
 CLASSES = ("cat", "dog")
 

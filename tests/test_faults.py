@@ -77,7 +77,7 @@ def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(InputError, match=f"{folder} is in use by another training process"), held(folder):
+        with pytest.raises(InputError, match=f"{folder} is in use by another process"), held(folder):
             pass
     finally:
         process.kill()
@@ -91,7 +91,7 @@ def test_a_folder_is_held_by_one_process_and_free_when_it_is_killed(tmp_path):
 def test_a_second_trainer_is_refused_before_it_writes_anything(tiny_config):
     config = tiny_config(**SHORT)
     first, second = Trainer(config, quiet=True), Trainer(config, quiet=True)
-    with held(Path(config.out)), pytest.raises(InputError, match="in use by another training process; wait for it, or give another --out"):
+    with held(Path(config.out)), pytest.raises(InputError, match="in use by another process; wait for it, or give another --out"):
         second.fit()
     assert not list(Path(config.out).iterdir())
     assert first.fit()

@@ -23,7 +23,7 @@ from spyolo.features import LAYERS, SpikingBackbone, carry_state, with_fpn
 from spyolo.features import published as published_name
 from spyolo.learning import FPTT
 from spyolo.neurons import norms
-from spyolo.weights import Entry, read_manifest, write_manifest
+from spyolo.published import Entry, read_manifest, write_manifest
 
 NARROW = {"width": 0.1, "threshold": 0.3}
 AS_IT_IS: dict[str, Any] = {"min_size": 64, "max_size": 64, "image_mean": [0.0] * 3, "image_std": [1.0] * 3}

@@ -13,15 +13,15 @@ import pytest
 import torch
 
 import spyolo
+from spyolo import published as published_weights
 from spyolo.checkpoint import load_detector, load_tensors, save_tensors
 from spyolo.cli import publish
 from spyolo.errors import InputError
 from spyolo.model_card import card
 from spyolo.pieces import origin, pieces_of
 from spyolo.predictor import Predictor
-from spyolo.published import FOLDER_VARIABLE, folder, sha256_of
+from spyolo.published import FOLDER_VARIABLE, check, folder, place, read_manifest, resolve, sha256_of, unplaced
 from spyolo.trainer import Trainer
-from spyolo.weights import check, read_manifest, resolve, unplaced
 
 
 def publish_sample(weights: Path, data: Path, to: Path, *more: str) -> int:
@@ -211,9 +211,8 @@ def place_another(mine: Path, tmp_path: Path) -> None:
     """Put a file that differs in place of the published one, as `publish` does when all is measured."""
     tensors, metadata = load_tensors(mine / "tiny.safetensors")
     save_tensors(tmp_path / "tiny.safetensors", tensors, metadata | {"notes": json.dumps({"of": "another run"})})
-    entries = read_manifest(mine)
-    entry = replace(entries["tiny"], sha256=sha256_of(tmp_path / "tiny.safetensors"))
-    publish.place(tmp_path / "tiny.safetensors", entry, entries, mine)
+    entry = replace(read_manifest(mine)["tiny"], sha256=sha256_of(tmp_path / "tiny.safetensors"))
+    place(tmp_path / "tiny.safetensors", entry, mine)
 
 
 def test_a_manifest_that_cannot_be_written_costs_nothing(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,7 +220,7 @@ def test_a_manifest_that_cannot_be_written_costs_nothing(mine: Path, tmp_path: P
         raise OSError(errno.ENOSPC, "No space left on device")
 
     before = contents(mine)
-    monkeypatch.setattr("spyolo.weights.write_manifest", full)
+    monkeypatch.setattr("spyolo.published.write_manifest", full)
     with pytest.raises(OSError, match="No space left"):
         place_another(mine, tmp_path)
     assert contents(mine) == before
@@ -236,7 +235,7 @@ def test_publishing_that_was_killed_before_its_last_step_is_told_and_mended(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(publish.os, "replace", lambda a, b: killed() if str(a).endswith(".new") else shutil.move(a, b))
+        patch.setattr(published_weights.os, "replace", lambda a, b: killed() if str(a).endswith(".new") else shutil.move(a, b))
         place_another(mine, tmp_path)
     if first:  # there was no file of that name before
         (mine / "tiny.safetensors").unlink()

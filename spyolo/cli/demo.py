@@ -80,20 +80,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     check(args)
     app_models, app_page, app_server = (app_module(name) for name in ("models", "page", "server"))
     from spyolo.neurons.fused import Compiling
-    from spyolo.published import folder as published
+    from spyolo.published import folder, resolve
     from spyolo.running import choose_device
-    from spyolo.weights import resolve
 
     Compiling.enabled = False  # a page should answer at once; compiling would take the first visitor half a minute
     save_to = Path(args.save_to).resolve()
     given, runs = [resolve(w) for w in args.weights], sorted(Path("runs").glob("*/best.safetensors"))
-    models = app_models.Models([published(), save_to], given, choose_device(args.device), runs)
+    models = app_models.Models([folder(), save_to], given, choose_device(args.device), runs)
     if not models.photographs:
         print("no model here was trained on photographs: the ones offered know drawn shapes only", file=sys.stderr)
     # Service managers and `kill` end a program by SIGTERM: as with Ctrl-C, what visitors left on disk must go.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="spyolo-demo-") as folder:
-        page = app_page.build(models, Path(folder), save_to)
+    with tempfile.TemporaryDirectory(prefix="spyolo-demo-") as scratch:
+        page = app_page.build(models, Path(scratch), save_to)
         try:
             url = app_server.launch(
                 page, host=args.host, port=args.port, user=args.user, inbrowser=args.open, ssl_keyfile=args.tls_key,

@@ -1,12 +1,12 @@
 """Measure the weights of a sequence network on the test of its task.
 
     tools/eval_sequence.py --weights smnist_ltc --data DIR             published weights (weights/sequence) by name
-    tools/eval_sequence.py --weights runs/smnist/last.safetensors      W of a run's last epoch; best.safetensors: the best on the test
+    tools/eval_sequence.py --weights runs/smnist/last.safetensors      W as a run left it; best.safetensors: the best on the test
     tools/eval_sequence.py --weights runs/smnist/last.safetensors --publish smnist_ltc
 
 Task, network and way of measuring are those of the run that made the weights; the options change where its data lie and how much of them
-is used. `--publish` puts what was measured under a name into weights/sequence, with its figures and checksum and without paths of this
-machine; `--init NAME` of train_sequence starts from it.
+is used. `--publish` puts what was measured under a name into weights/sequence, with figures, checksum, a card and the log of its training
+pieces, and without paths of this machine; only a better one replaces it. `--init NAME` of train_sequence starts from it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from spyolo.errors import InputError
 if TYPE_CHECKING:
     from spyolo.neurons import Stack
     from spyolo.sequence.config import SequenceConfig
+    from spyolo.sequence.saved import Saved
     from spyolo.sequence.tasks.base import Task
 
 OF_CONFIG = ("data", "download", "test_limit", "eval_batch", "seed", "amp", "device")
@@ -35,14 +36,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", required=True, metavar="NAME", help="published weights by name, or a weights file of train_sequence")
     p.add_argument("--data", metavar="DIR", help="folder or file of the data; else under the environment variable SPYOLO_DATA")
     p.add_argument("--download", action="store_true", help="let torchvision fetch MNIST or Fashion-MNIST if it is not there")
-    p.add_argument("--test-limit", metavar="N", help="measure on so many sequences only; 0: all [as the weights say]")
-    p.add_argument("--eval-batch", metavar="N", help="sequences a batch [as the weights say]")
+    p.add_argument("--test-limit", metavar="N", help="measure on so many sequences (text: windows) only; 0: all [as the weights say]")
+    p.add_argument("--eval-batch", metavar="N", help="sequences a batch (text: no matter) [as the weights say]")
     p.add_argument("--seed", metavar="N", help="of a test that is drawn (the adding problem) [as the weights say]")
     p.add_argument("--amp", metavar="V", help="bf16: matrix products of the cells in bf16; none: all in fp32 [as the weights say]")
     p.add_argument("--device", metavar="V", help="auto, cpu, cuda, cuda:1 ... [auto]")
     p.add_argument("--json", metavar="FILE", default=None, help="write what was measured to this file too")
     p.add_argument("--publish", metavar="NAME", default=None, help="put the weights among the published ones under this name")
     p.add_argument("--to", metavar="DIR", default=None, help="with --publish: folder [weights/sequence]")
+    p.add_argument("--replace", action="store_true", default=False, help="with --publish: replace a file even by a worse one")
     return p
 
 
@@ -50,43 +52,45 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from spyolo.files import write_whole
     from spyolo.memory import keep_freed_memory
-    from spyolo.sequence.saved import load
+    from spyolo.sequence.saved import check_sizes, read
     from spyolo.sequence.tasks import build_task
 
-    if args.to and not args.publish:
-        raise InputError("--to goes with --publish")
+    if (args.to or args.replace) and not args.publish:
+        raise InputError(f"{'--to' if args.to else '--replace'} goes with --publish")
     keep_freed_memory()
-    network, of_run = load(args.weights)
+    saved = read(args.weights)
     given = {name: value for name, value in vars(args).items() if name in OF_CONFIG}
-    config = of_run.updated({"device": "auto"} | given)
+    config = saved.config.updated({"device": "auto", "download": False} | given)
+    if args.publish:
+        check_whole_test(args.publish, config, saved.config)
     task = build_task(config)
-    check_sizes(args.weights, network, of_run, task)
-    found = measure(network, config, task, progress=sys.stderr.isatty())
-    print(told(network, config, task, found))
+    check_sizes(args.weights, saved.sizes, task.sizes)
+    found, protocol = measure(saved.network, config, task, progress=sys.stderr.isatty())
+    print(told(saved.network, config, task, found, protocol))
     if args.json:
-        write_whole(args.json, json.dumps({"weights": args.weights, "config": config.to_dict(), "metrics": found}, indent=1) + "\n")
+        row = {"weights": args.weights, "config": config.to_dict(), "metrics": found, "protocol": protocol}
+        write_whole(args.json, json.dumps(row, indent=1) + "\n")
         print(f"wrote {args.json}")
     if args.publish:
-        print(f"published {put(args, network, of_run, task, found)}")
+        where = Path(args.to) if args.to else None
+        print(f"published {put(args.publish, saved._replace(config=config), task, found, protocol, where, replace=args.replace)}")
     return 0
 
 
-def check_sizes(name: str, network: Stack, config: SequenceConfig, task: Task) -> None:
-    """Raises InputError where the data ask for another network than was trained: a text of other characters, say."""
-    from spyolo.sequence.networks import build_network
+def check_whole_test(name: str, config: SequenceConfig, of_run: SequenceConfig) -> None:
+    """Raises InputError, before anything is measured, for a name that is none, or figures of less than the test that the task has."""
+    from spyolo.sequence.published import check_name
 
-    for (what, tensor), wanted in zip(network.state_dict().items(), build_network(config, task).state_dict().values()):
-        if tensor.shape != wanted.shape:
-            raise InputError(
-                f"{name} does not fit these data: tensor {what} has shape {tuple(tensor.shape)}, they ask for {tuple(wanted.shape)}; "
-                "measure on data of the kind it was trained on"
-            )
+    check_name(name)
+    if config.test_limit or config.seed != of_run.seed:
+        raise InputError("--publish measures the whole test of the run's seed: give --test-limit 0, and no --seed")
 
 
-def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: bool) -> dict[str, Any]:
-    """The task's figure, the loss, of spiking neurons the firing rate, the number of test sequences and the seconds it took."""
+def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The task's figure, the loss and of spiking neurons the firing rate; and how much was tested, on what machine."""
     from tqdm import tqdm
 
+    from spyolo.machine import machine
     from spyolo.neurons import choose_amp
     from spyolo.running import choose_device
     from spyolo.sequence import engine
@@ -95,33 +99,48 @@ def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: boo
     device = choose_device(config.device)
     network.amp = choose_amp(config.amp, device)
     size, began = config.eval_batch or config.batch, time.monotonic()
-    batches = tqdm(task.test_batches(size), "measuring", total=-(-task.tests // size), disable=not progress, leave=False)
+    count = task.tests if task.streams else -(-task.tests // size)
+    batches = tqdm(task.test_batches(size), "measuring", total=count, disable=not progress, leave=False)
     found = engine.evaluate(network.to(device), task.objective, batches, predict=config.predict, device=device)
     if config.cell not in SPIKING:
         found.pop("test_rate")
-    return found | {"sequences": task.tests, "seconds": round(time.monotonic() - began, 1), "device": device.type}
+    unit = "window" if task.streams else "test sequence"
+    tests = f"{task.tests:,} {unit}{'s' if task.tests != 1 else ''}"
+    seconds = round(time.monotonic() - began, 1)
+    return found, {"tests": tests, "seconds": seconds, "amp": config.amp, "device": device.type, **machine(device)}
 
 
-def told(network: Stack, config: SequenceConfig, task: Task, found: dict[str, Any]) -> str:
+def told(network: Stack, config: SequenceConfig, task: Task, found: dict[str, Any], protocol: dict[str, Any]) -> str:
     """What was measured, in three lines."""
-    tests = f"{found['sequences']:,} test sequence{'s' if found['sequences'] != 1 else ''}"
     rate = f"firing rate {found['test_rate']:.4f}; " if "test_rate" in found else ""
     count, metric = sum(p.numel() for p in network.parameters()), task.objective.metric
     return (
         f"{config.task}: {config.cell} network of {count:,} parameters, trained by {config.rule}\n"
-        f"{metric} {found[metric]:.4f} over {tests} (loss {found['test_loss']:.4f})\n"
-        f"{rate}{found['seconds']:.1f} s on {found['device']}"
+        f"{metric} {found[metric]:.4f} over {protocol['tests']} (loss {found['test_loss']:.4f})\n"
+        f"{rate}{protocol['seconds']:.1f} s on {protocol['device']}"
     )
 
 
-def put(args: argparse.Namespace, network: Stack, config: SequenceConfig, task: Task, found: dict[str, Any]) -> Path:
-    """Into the folder of published weights."""
+def put(
+    name: str, saved: Saved, task: Task, found: dict[str, Any], protocol: dict[str, Any], where: Path | None, *, replace: bool
+) -> Path:  # fmt: skip
+    """Into the folder of published weights. `saved`: with the config that was measured."""
+    from spyolo.published import read_manifest
+    from spyolo.sequence.config import INITS
+    from spyolo.sequence.pieces import pieces_in
     from spyolo.sequence.published import publish, shelf
     from spyolo.sequence.saved import description
 
-    init = Path(config.init)
-    began = config.init if init.name == config.init else init.parent.name  # a name, or of a file the run's
-    public = config.updated({"data": "", "out": f"runs/{args.publish}", "init": began, "device": "auto"})
-    notes = {"metrics": {k: v for k, v in found.items() if k not in ("seconds", "device")}}
-    where = Path(args.to) if args.to else shelf()
-    return publish(args.publish, network.state_dict(), description(public, task.sizes, notes), where)
+    where, metric = where or shelf(), task.objective.metric
+    before = None if replace else read_manifest(where).get(name)
+    better = before is None or (found[metric] > before.metrics[metric] if task.objective.higher else found[metric] < before.metrics[metric])
+    if before and not better:
+        raise InputError(
+            f"{name}: {metric} {found[metric]:.4f} is no better than the published {before.metrics[metric]:.4f}; nothing was replaced "
+            "(--replace does it all the same)"
+        )
+    start = saved.config.init if saved.config.init in INITS else "unpublished"  # a path of this machine; the pieces tell
+    public = saved.config.updated({"data": "", "out": f"runs/{name}", "init": start, "device": "auto"})
+    notes = {k: v for k, v in saved.notes.items() if k == "epoch"} | {"pieces": pieces_in(saved.notes), "metrics": found}
+    metadata = description(public, saved.sizes, notes)
+    return publish(name, saved.network.cpu().state_dict(), metadata, public, found, protocol, where)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -24,7 +23,7 @@ from spyolo.ranges import SIZES, STEPS, check_whole
 if TYPE_CHECKING:
     from spyolo.checkpoint import WeightsInfo
     from spyolo.detection import SpikingYOLO
-    from spyolo.weights import Entry
+    from spyolo.published import Entry
 
 DTYPES = ("bf16", "fp16", "fp32")
 KEPT = (  # of the protocol: all but paths of this machine
@@ -54,8 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    from spyolo.published import folder
-    from spyolo.weights import read_manifest
+    from spyolo.published import folder, place, read_manifest
 
     if not args.name.isidentifier():
         raise InputError(f"--name must be letters, digits and underscores, got {args.name!r}")
@@ -73,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_worse(args, row, entries)
         finish(args, candidate, row, metrics["protocol"]["pictures"])
         entry = entry_of(args, candidate, detector, info, row, metrics)
-        place(candidate, entry, entries, where)
+        place(candidate, entry, where)
     from spyolo.files import write_whole
     from spyolo.model_card import card
 
@@ -178,8 +176,7 @@ def entry_of(
 ) -> Entry:
     """The manifest's entry: no path of this machine in it."""
     from spyolo.pieces import origin
-    from spyolo.published import sha256_of
-    from spyolo.weights import Entry
+    from spyolo.published import Entry, sha256_of
 
     protocol = metrics["protocol"]
     parameters = sum(p.numel() for p in detector.parameters())
@@ -197,21 +194,3 @@ def entry_of(
     return Entry(
         args.name, candidate.name, sha256_of(candidate), config, info.classes, training, told, figures, row.get("firing_rate"), energy
     )
-
-
-def place(candidate: Path, entry: Entry, entries: dict[str, Entry], where: Path) -> None:
-    """File and manifest into the folder, both or neither.
-
-    Both are on disk before the old file is let go: a full disk costs nothing, and a kill leaves a renaming to do, which `resolve` names.
-    """
-    from spyolo.files import write_whole
-    from spyolo.weights import unplaced, write_manifest
-
-    path = where / entry.file
-    new = write_whole(unplaced(path), candidate.read_bytes())
-    try:
-        write_manifest(entries | {entry.name: entry}, where)
-    except (OSError, InputError):
-        new.unlink(missing_ok=True)
-        raise
-    os.replace(new, path)

@@ -56,7 +56,7 @@ class Stack(nn.Module):
 
     def span(self, x: Tensor, state: StackState | None = None, spikes: list[Tensor] | None = None) -> StackState:
         """The state after all steps of x [T, B, m]: the same as T calls, but for the order of sums. Only where `can_span` is true.
-        Those of all layers and steps [T, B, n] are added to the list `spikes`."""
+        The spikes of each layer over all steps [T, B, n] are added to the list `spikes`."""
         states, before = [], state.cells if state is not None else (None,) * len(self.cells)
         u = x
         with autocast(x.device, self.amp):

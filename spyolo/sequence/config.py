@@ -43,7 +43,8 @@ class Network:
     gate: str = option("concat_linear", "LTC, dense layers: what sets tau", choices=DENSE_GATES)
     conv_gate: str = option("conv", "LTC, convolutional layers: what sets tau", choices=CONV_GATES)
     gate_bias: float | None = option(
-        None, "LTC, dense layers: first bias of the gate; none: the gate's own (init xavier: 0); -3 starts with slow neurons, tau = 0.05"
+        None, "LTC, dense layers: first bias of the gate; none: the gate's own (init xavier: 0); -3 starts with slow neurons, tau = 0.05; "
+        "a warm start brings its own"
     )
     slowest: int = option(
         0, "LTC, dense layers: first biases of the gate such that the neurons' time constants are spread evenly from 2 to so many steps "
@@ -123,6 +124,8 @@ class SequenceConfig(Settings):
             raise InputError(f"{where}: amp bf16 goes with fptt, bptt and sltt in float32, not with {self.rule} in {self.dtype}")
         if self.slowest == 1:
             raise InputError(f"{where}: slowest is a time constant of 2 steps or more; 0: gate_bias")
+        if self.slowest and self.init not in INITS:
+            raise InputError(f"{where}: slowest chooses first weights, which {self.init} brings along; leave one of them out")
         if not self.hidden and not self.conv:
             raise InputError(f"{where}: a network without layers: give hidden or conv")
         if self.readout == "learned" and not self.readout_decay:

@@ -207,32 +207,32 @@ def steps_of(batch: Batch) -> Tensor | int:
 
 
 class Rates:
-    """Mean output of all layers over all steps that count: the firing rate, where neurons spike."""
+    """Mean output of all layers over all steps that count, of all sequences alike: the firing rate, where neurons spike."""
 
     def __init__(self) -> None:
         self.sums: list[Tensor] = []
-        self.steps: Tensor | int = 0
+        self.count: Tensor | int = 0  # steps of sequences
 
     def add(self, state: Any, valid: Tensor | None = None) -> None:
-        """`valid` [B]: the sequences that have this step; it counts by their share. None: all have it."""
+        """`valid` [B]: the sequences that have this step; None: all."""
         cells = getattr(state, "cells", ())
-        fields = [c[1].float() for c in cells if c is not None and len(c) > 1]
-        self._add(
-            [f.mean() if valid is None else (of_each(f) * valid[:, None]).mean() for f in fields],
-            1 if valid is None else valid.float().mean(),
-        )
+        each = [of_each(c[1].float()) for c in cells if c is not None and len(c) > 1]
+        if each and valid is None:
+            self._add([f.sum() for f in each], len(each[0]))
+        elif each and valid is not None:
+            self._add([(f * valid[:, None]).sum() for f in each], valid.sum())
 
     def add_all(self, outputs: list[Tensor]) -> None:
         """Each layer's output over several steps, [T, B, n]."""
-        steps = len(outputs[0])
-        self._add([o.mean(dtype=torch.float32) * steps for o in outputs], steps)
+        count = outputs[0].shape[0] * outputs[0].shape[1]
+        self._add([o.mean(dtype=torch.float32) * count for o in outputs], count)
 
-    def _add(self, sums: list[Tensor], steps: Tensor | int) -> None:
+    def _add(self, sums: list[Tensor], count: Tensor | int) -> None:
         self.sums = [a + b for a, b in zip(self.sums, sums)] if self.sums else sums
-        self.steps = self.steps + steps
+        self.count = self.count + count
 
     def mean(self) -> float:
-        return float(torch.stack(self.sums).mean() / self.steps) if self.sums else 0.0
+        return float(torch.stack(self.sums).mean() / self.count) if self.sums else 0.0
 
 
 def as_weights(network: nn.Module, x: Tensor) -> Tensor:

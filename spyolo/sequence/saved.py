@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -21,11 +22,21 @@ from spyolo.settings import flattened
 from spyolo.tensors import is_checkpoint, read_tensors, under
 
 FORMAT = "spyolo-sequence-1"
+BEHAVIOUR = ("cell", "gate", "adaptive", "threshold", "decay", "surrogate", "readout", "reads")  # what the same tensors do
 
 
 def description(config: SequenceConfig, sizes: Sizes, notes: Mapping[str, Any]) -> dict[str, Any]:
     """The metadata with which `load` builds the network again, without the task's data."""
     return {"format": FORMAT, "config": config.to_dict(), "sizes": sizes._asdict(), "notes": dict(notes)}
+
+
+class Saved(NamedTuple):
+    """What a weights file holds."""
+
+    network: Stack  # in evaluation mode
+    config: SequenceConfig  # of its run; `weights_of` says which weights these are
+    sizes: Sizes  # of its task
+    notes: dict[str, Any]
 
 
 def load(path: str | Path) -> tuple[Stack, SequenceConfig]:
@@ -38,11 +49,16 @@ def load(path: str | Path) -> tuple[Stack, SequenceConfig]:
     Raises:
         InputError: no such file, cut off, of a detector or another format, or tensors that do not fit its description; names the first.
     """
+    return read(path)[:2]
+
+
+def read(path: str | Path) -> Saved:
+    """All that a weights file holds, as `load`."""
     path = resolve(path)
     tensors, metadata = read_tensors(path)
-    config, sizes = described(metadata, path)
+    config, sizes, notes = described(metadata, path)
     if is_checkpoint(tensors):
-        tensors = under("model.", tensors)
+        tensors, config = under("model.", tensors), config.updated({"weights_of": "w"})
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())):  # building seeds all generators: the caller's go on as they were
             with torch.device("meta"):  # shapes alone: nothing is made of a size that the file does not hold
@@ -59,25 +75,48 @@ def load(path: str | Path) -> tuple[Stack, SequenceConfig]:
     except (ValueError, TypeError, RuntimeError, ArithmeticError) as error:
         raise InputError(f"{path}: its description cannot be built: {one_line(error)}") from error
     network.load_state_dict({k: v for k, v in tensors.items() if k in wanted})
-    return network.eval(), config
+    return Saved(network.eval(), config, sizes, notes)
 
 
-def initialise(network: Stack, path: str | Path) -> None:
-    """Put the weights of another run (a file, or a published name) into `network`, which is of the same layers.
+def initialise(network: Stack, config: SequenceConfig, sizes: Sizes) -> dict[str, Any]:
+    """Put the weights of another run (`config.init`: a file, or a published name) into `network`, which is of the same layers.
+
+    Returns:
+        The notes of the file.
 
     Raises:
-        InputError: as `load`, or a network of other layers; names the first tensor that differs.
+        InputError: as `load`, a network of other layers (names the first tensor that differs), or of another task's tokens.
     """
-    found, wanted = load(path)[0].state_dict(), network.state_dict()
+    saved = read(config.init)
+    found, wanted = saved.network.state_dict(), network.state_dict()
     for name in [*wanted, *found]:
         if name not in found or name not in wanted or found[name].shape != wanted[name].shape:
             held, own = (f"shape {tuple(there[name].shape)}" if name in there else "none" for there in (found, wanted))
-            raise InputError(f"{path} is of another network: of tensor {name} it has {held}, this run {own}")
+            raise InputError(f"{config.init} is of another network: of tensor {name} it has {held}, this run {own}")
+    check_tokens(config.init, saved.sizes, sizes)
+    other = [f"{name} {getattr(saved.config, name)}" for name in BEHAVIOUR if getattr(saved.config, name) != getattr(config, name)]
+    if other:
+        warnings.warn(f"the weights of {config.init} were trained with {', '.join(other)}; this run has others", stacklevel=3)
     network.load_state_dict(found)
+    return saved.notes
 
 
-def described(metadata: Mapping[str, str], path: str | Path) -> tuple[SequenceConfig, Sizes]:
-    """What a file's metadata say of its network.
+def check_tokens(name: str | Path, its: Sizes, wanted: Sizes) -> None:
+    """Raises InputError where both sizes are of texts, and not of the same characters or words in the same order."""
+    if its.tokens and wanted.tokens and its.tokens != wanted.tokens:
+        raise InputError(f"{name} is of a text of other characters or words: its numbers mean others than those of these data")
+
+
+def check_sizes(name: str | Path, its: Sizes, wanted: Sizes) -> None:
+    """Raises InputError where a network of sizes `its` is no network for data of sizes `wanted`."""
+    for what, own, there in zip(Sizes._fields[:3], its, wanted):
+        if own != there:
+            raise InputError(f"{name} does not fit these data: its {what} are {own}, theirs {there}; give data such as it was trained on")
+    check_tokens(name, its, wanted)
+
+
+def described(metadata: Mapping[str, str], path: str | Path) -> tuple[SequenceConfig, Sizes, dict[str, Any]]:
+    """What a file's metadata say of its network, and its notes.
 
     Raises:
         InputError: another format, or a field that is missing or malformed.
@@ -89,14 +128,20 @@ def described(metadata: Mapping[str, str], path: str | Path) -> tuple[SequenceCo
     try:
         base = SequenceConfig()
         config = base.updated(flattened(json.loads(metadata["config"]), base, str(path)), str(path))
+        notes = dict(json.loads(metadata.get("notes", "{}")))
         if "sizes" not in metadata:  # of an earlier version: its task's data tell
-            return config, build_task(config).sizes
-        tree = json.loads(metadata["sizes"])
-        sizes = Sizes(tuple(int(n) for n in tree["inputs"]), int(tree["outputs"]), int(tree["vocabulary"]))
+            return config, build_task(config).sizes, notes
+        sizes = sizes_from(json.loads(metadata["sizes"]))
         if min(sizes.outputs, *sizes.inputs, 1) < 1 or sizes.vocabulary < 0:
             raise ValueError("sizes must be positive")
     except InputError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError, OverflowError) as error:
         raise InputError(f"{path}: its metadata is malformed ({one_line(error)})") from error
-    return config, sizes
+    return config, sizes, notes
+
+
+def sizes_from(tree: Mapping[str, Any]) -> Sizes:
+    """Sizes from a file's metadata. Raises KeyError, TypeError or ValueError where they are none."""
+    inputs, tokens = tuple(int(n) for n in tree["inputs"]), str(tree.get("tokens", ""))  # files of earlier versions do not tell tokens
+    return Sizes(inputs, int(tree["outputs"]), int(tree["vocabulary"]), tokens)

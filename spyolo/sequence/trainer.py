@@ -29,11 +29,13 @@ from spyolo.sequence import engine
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import INITS, SequenceConfig
 from spyolo.sequence.networks import SPIKING, build_network, rule_for
+from spyolo.sequence.pieces import Piece, pieces_in, this_piece
 from spyolo.sequence.questions import auxiliary_loss, check_questions, parts_of
-from spyolo.sequence.saved import description, initialise
+from spyolo.sequence.saved import check_sizes, description, initialise, sizes_from
 from spyolo.sequence.tasks import build_task
 from spyolo.tensors import save_tensors, under
 
+START = ("init", "gate_bias", "slowest")  # the weights that a run begins with
 ORDER = ("seed", "batch", "limit", "test_speakers", "timesteps")  # decide which sequences an epoch shows when
 MEASURE = (  # decide what a figure is of (drawn tests: of the seed)
     "test_limit", "test_speakers", "timesteps", "first_chord", "frames_by", "shrink", "seed", "weights_of", "predict",
@@ -62,8 +64,9 @@ class SequenceTrainer:
         self.device = choose_device(config.device)
         choose_amp(config.amp, self.device)  # warns where bf16 is slow
         self.network = build_network(config, self.task)
-        if config.init not in INITS and not (resume and self.folder.has_checkpoint):
-            initialise(self.network, config.init)  # before the rule: its average starts from these
+        self.pieces: list[Piece] = []  # of the weights that this run started from
+        if config.init not in INITS and not (resume and self.folder.has_checkpoint):  # before the rule: its average starts from these
+            self.pieces = pieces_in(initialise(self.network, config, self.task.sizes))
         self.network.to(self.device)
         parts = parts_of(config, self.task.timesteps) if self.task.timesteps else 0
         self.rule = rule_for(config, self.network, self.objective)
@@ -230,7 +233,13 @@ class SequenceTrainer:
             engine.recalibrate(self.network, (self.task.train_batch(i, 0).to(self.device) for i in order))
 
     def told(self, metrics: dict[str, float]) -> dict[str, Any]:
-        notes = {"epoch": self.epoch, "weights_of": self.config.weights_of, "metrics": metrics}
+        seconds = self.seconds + sum(row["seconds"] for row in self.history)
+        piece = this_piece(
+            self.config, epochs=self.epoch + self.batch / self.per_epoch, updates=self.updates, seconds=seconds, device=self.device.type
+        )
+        score = {k: v for k, v in metrics.items() if k == self.objective.metric}
+        pieces = [*self.pieces, piece | score]
+        notes = {"epoch": self.epoch, "weights_of": self.config.weights_of, "metrics": metrics, "pieces": pieces}
         return description(self.config, self.task.sizes, notes)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
@@ -271,6 +280,15 @@ class SequenceTrainer:
             position, kept = json.loads(metadata["position"]), json.loads(metadata["config"])
             if changed(kept, self.config, ["task"]):
                 raise InputError(f"{self.folder.last} is of task {kept['dataset']['task']}; to learn another, start a new run")
+            began = changed(kept, self.config, START)
+            if began:
+                raise InputError(
+                    f"{self.folder.last} began with {began[0]} {kept['network'][began[0]]}, which stays; to begin with "
+                    "another, start a new run"
+                )
+            if "sizes" in metadata:
+                check_sizes(self.folder.last, sizes_from(json.loads(metadata["sizes"])), self.task.sizes)
+            self.pieces = pieces_in(json.loads(metadata.get("notes", "{}")))[:-1]
             check_same_run(
                 self.folder.last, position, kept, self.config, self.per_epoch, anew="to learn with another, start a new run", order=ORDER
             )

@@ -7,15 +7,8 @@ import torch
 from torch import Tensor
 
 from spyolo.neurons import LTCState, dense_ltc, ltc_step, multi_gaussian
-from spyolo.neurons.fused import Compiling
 from spyolo.neurons.fused_adaptive import fused_adaptive_step
 from spyolo.neurons.surrogate import triangle
-
-
-@pytest.fixture
-def compiling() -> None:
-    if not Compiling.enabled:
-        pytest.skip("no compiler here")
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:

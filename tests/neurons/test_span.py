@@ -54,12 +54,6 @@ def test_a_span_is_its_steps(layers, batch, first, steps, recurrent, detach_rese
         torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
 
 
-@pytest.fixture
-def compiling() -> None:
-    if not Compiling.enabled:
-        pytest.skip("no compiler here")
-
-
 @pytest.mark.usefixtures("compiling")
 def test_compiled_slopes_are_the_plain_ones_for_spans_of_any_size(monkeypatch):
     """One compilation serves them all: where another would be needed, `fail_on_recompile` ends in the plain functions, with a warning."""

@@ -97,7 +97,10 @@ def test_a_test_in_one_go_is_the_test_step_by_step(layers, monkeypatch):
     net = Stack(cells, Readout(6, 5, "gated", reads="membrane")).double()
     monkeypatch.setattr(engine, "SPAN", 4)
     shown = [Batch(torch.randn(steps, 7, 3), torch.randint(5, (7,)), steps) for steps in (1, 2, 5, 11)]
+    taken: list[int] = []
+    monkeypatch.setattr(net, "span", lambda x, *rest: taken.append(len(x)) or Stack.span(net, x, *rest))
     in_one_go = evaluate(net, ACCURACY, shown)
+    assert taken == [1, 4, 4, 4, 2]  # all but the last step of each
     net.register_forward_hook(lambda *_: None)
     wanted = evaluate(net, ACCURACY, shown)
     assert not net.can_span and 0.05 < wanted["test_rate"] < 0.95

@@ -17,7 +17,7 @@ from spyolo.learning.window import WindowRule
 from spyolo.sequence.config import SequenceConfig, load_sequence_config, load_sequence_preset
 from spyolo.sequence.tasks import adding
 from spyolo.sequence.trainer import SequenceTrainer
-from spyolo.tensors import read_tensors
+from spyolo.tensors import read_tensors, save_tensors
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -271,6 +271,8 @@ def test_a_run_of_before_gate_bias_could_be_none_goes_on_with_its_network(tmp_pa
     assert trainer.fit() and trainer.network.cells[0].unit.gate.linear.bias.count_nonzero()
     path = tmp_path / "run" / "config.yaml"
     path.write_text(path.read_text().replace("gate_bias: null", "gate_bias: 0.0"))
+    tensors, metadata = read_tensors(trainer.folder.last)
+    save_tensors(trainer.folder.last, tensors, metadata | {"config": metadata["config"].replace('"gate_bias": null', '"gate_bias": 0.0')})
     resumed = SequenceTrainer(load_sequence_config(path), resume=True, quiet=True)
     assert resumed.config.gate_bias == 0 and resumed.epoch == 1
     assert all(v.equal(resumed.network.state_dict()[k]) for k, v in trainer.network.state_dict().items())

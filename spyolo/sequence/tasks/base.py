@@ -21,6 +21,7 @@ class Sizes(NamedTuple):
     inputs: tuple[int, ...]
     outputs: int
     vocabulary: int = 0
+    tokens: str = ""
 
 
 class Task(ABC):
@@ -31,8 +32,9 @@ class Task(ABC):
         outputs: numbers a step's output has.
         timesteps: steps of a sequence; 0 where sequences differ.
         samples: training sequences an epoch (text: windows side by side, see `streams`).
-        tests: sequences of the test.
+        tests: sequences of the test (text: windows).
         vocabulary: number of tokens where an input is a token number, else 0.
+        tokens: digest of a text's tokens in the order of their numbers; empty elsewhere.
         streams: True where a batch goes on where the one before it stopped: indices are then positions, taken in order.
     """
 
@@ -43,6 +45,7 @@ class Task(ABC):
     samples: int
     tests: int
     vocabulary: int = 0
+    tokens: str = ""
     streams: bool = False
 
     def __init__(self, seed: int = 0) -> None:
@@ -51,7 +54,7 @@ class Task(ABC):
 
     @property
     def sizes(self) -> Sizes:
-        return Sizes(self.inputs, self.outputs, self.vocabulary)
+        return Sizes(self.inputs, self.outputs, self.vocabulary, self.tokens)
 
     @abstractmethod
     def train_batch(self, indices: list[int], epoch: int) -> Batch:

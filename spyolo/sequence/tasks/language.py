@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,7 @@ class Language(Task):
         self.timesteps, self.batch, self.level = timesteps or 150, batch, level
         self.objective = BITS if level == "char" else PERPLEXITY
         self.outputs = len(self.corpus.vocabulary)
+        self.tokens = hashlib.sha256("\0".join(self.corpus.vocabulary).encode()).hexdigest()[:16]
         self.vocabulary = self.outputs if self.outputs > ONE_HOT else 0
         self.inputs = () if self.vocabulary else (self.outputs,)
         self.lines = side_by_side(self.corpus.train, batch)

@@ -204,6 +204,7 @@ class carry_state:  # written small: a context manager reads like a function
         self.shape: torch.Size | None = None
 
     def __enter__(self) -> carry_state:
+        self.state = self.shape = None  # entered again, it begins another sequence
         self._token = _CARRIED.set({**_CARRIED.get(), id(self.backbone): self})
         return self
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from spyolo.boxes import Detections
 from spyolo.data.annotation import Annotation, Thing, write_annotation
+from spyolo.data.orientation import stored_box, turned_size
 from spyolo.errors import InputError
 
 COLUMNS = ("picture", "frame", "class", "score", "x1", "y1", "x2", "y2")
@@ -126,10 +127,17 @@ class CSVTable(Table):
         self.csv.writerows((picture, frame, name, score, *box) for name, score, box in rows(found, self.classes))
 
 
-def write_voc(path: Path, picture: str, size: tuple[int, int], found: Detections, classes: Sequence[str]) -> None:
-    """One VOC annotation of what was found: a start for boxing by hand."""
-    things = [Thing(name, (box[0], box[1], box[2], box[3])) for name, _, box in rows(found, classes)]
-    write_annotation(path, Annotation(*size, things), picture, path.parent.name)
+def write_voc(
+    path: Path, picture: str, size: tuple[int, int], found: Detections, classes: Sequence[str], orientation: int = 1
+) -> None:  # fmt: skip
+    """One VOC annotation of what was found: a start for boxing by hand.
+
+    Args:
+        size, found: of the picture as shown.
+        orientation: its EXIF orientation; what is written is of the raster as stored, which is what is trained on.
+    """
+    things = [Thing(name, stored_box((box[0], box[1], box[2], box[3]), size, orientation)) for name, _, box in rows(found, classes)]
+    write_annotation(path, Annotation(*turned_size(size, orientation), things), picture, path.parent.name)
 
 
 class VideoFile(Whole):

@@ -64,7 +64,10 @@ class Predictor:
         self.amp = choose_amp(amp, self.device)
         self.detector, self.info, self.settle = detector.to(self.device).eval(), info, settle
         if fast != "none":
-            self.detector = fuse(self.detector, fast)
+            self.detector = fuse(detector, fast)
+            if self.detector is not detector and self.amp != "none":
+                warnings.warn(f"amp {self.amp} is not read: the fast path has its precision from fast ({fast})", stacklevel=2)
+                self.amp = "none"
         self.timesteps, self.size = self.detector.steps_of(timesteps), size
         self.confidence, self.nms_iou, self.vote_iou, self.max_detections = confidence, nms_iou, vote_iou, max_detections
 

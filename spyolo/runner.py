@@ -148,7 +148,7 @@ class Runner:
 
 
 def check_steps(name: str, steps: int) -> None:
-    if not 1 <= steps <= MOST_STEPS:
+    if not isinstance(steps, int) or not 1 <= steps <= MOST_STEPS:
         raise BadInput(f"{name} must be a whole number from 1 to {MOST_STEPS}, got {steps}")
 
 
@@ -196,7 +196,9 @@ def to_rgb(picture: Any) -> Any:
 
     if picture.mode.startswith(("I", "F")):  # 16-bit, 32-bit and float greys: Pillow would clip them at 255
         grey = np.asarray(picture, dtype=np.float32)
-        top = 65535.0 if picture.mode.startswith("I;16") else next((t for t in (1.0, 255.0, 65535.0) if grey.max() <= t), float(grey.max()))
+        # By the kind of file, not by what is in it: frames of one camera must not differ in scale. Floats alone do not tell.
+        usual = (65535.0,) if picture.mode.startswith("I") else (1.0, 255.0, 65535.0)
+        top = next((t for t in usual if grey.max() <= t), float(grey.max()))
         return Image.fromarray((grey * (255 / top)).clip(0, 255).astype(np.uint8)).convert("RGB")
     if "transparency" in picture.info or picture.mode in ("RGBA", "LA", "PA"):
         picture = picture.convert("RGBA")

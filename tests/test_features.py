@@ -193,6 +193,19 @@ def test_carried_state_is_detached_and_owned_by_the_context():
     assert carried.state.readouts[0].t == 2
 
 
+def test_a_context_entered_again_begins_another_sequence():
+    made = lively(body(4))
+    carried = carry_state(made)
+    with torch.no_grad(), carried:
+        first = made(pictures())["0"]
+        made(pictures())
+    with torch.no_grad(), carried:
+        assert torch.equal(made(pictures())["0"], first)
+        made(pictures()), carried.state
+    with torch.no_grad(), carried:
+        made(pictures(1))  # of another size of batch
+
+
 def test_several_steps_a_call():
     made = lively(body(4))
     with torch.no_grad(), carry_state(made, steps=3) as carried:

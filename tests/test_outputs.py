@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from defusedxml.ElementTree import fromstring
+from PIL import Image
 
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, save_weights
 from spyolo.cli import run
 from spyolo.cli.predict import told_apart
 from spyolo.data.annotation import read_annotation
+from spyolo.data.images import read_image
 from spyolo.detection import build_detector
 from spyolo.drawing import save_image
 from spyolo.errors import InputError
@@ -89,6 +91,23 @@ def test_voc_xml_reads_back(tmp_path: Path) -> None:
     read = read_annotation(tmp_path / "annotations" / "a.xml")
     assert (read.width, read.height) == (50, 60)
     assert [(thing.name, thing.box) for thing in read.things] == [("dog", (1, 2, 30.5, 40)), ("cat", (0, 0, 10, 60))]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_voc_xml_of_a_turned_picture_is_of_the_raster_that_is_trained_on(weights: Path, tmp_path: Path, orientation: int) -> None:
+    stored, note = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8), Image.Exif()
+    note[274] = orientation
+    (tmp_path / "in").mkdir()
+    Image.fromarray(stored).save(tmp_path / "in" / "a.png", exif=note)
+    assert predict(weights, tmp_path / "in", tmp_path / "out", "--write", "voc") == 0
+    read = read_annotation(tmp_path / "out" / "annotations" / "a.xml")
+    assert (read.width, read.height) == (50, 40)
+    found = Predictor.load(weights, confidence=0.0).predict(tmp_path / "in" / "a.png")
+    # Where the detector saw a box, and where the file says it is, the same pixels lie.
+    shown, (x1, y1, x2, y2) = read_image(tmp_path / "in" / "a.png"), found.boxes[0].round().int().tolist()
+    a, b, c, d = (round(v) for v in read.things[0].box or ())
+    wanted, there = shown[y1:y2, x1:x2], stored[b:d, a:c]
+    assert sorted(map(tuple, wanted.reshape(-1, 3))) == sorted(map(tuple, there.reshape(-1, 3)))
 
 
 @pytest.mark.parametrize("ending", [".webm", ".mp4"])

@@ -175,12 +175,13 @@ def open_set(args: argparse.Namespace, classes: Sequence[str], split: str = "") 
     from spyolo.data.shards import ShardSet
 
     split = split or args.split
-    if all((Path(args.data) / part.strip() / "index.json").is_file() for part in split.split("+")):
-        return ShardSet(args.data, split, classes), []  # type: ignore[return-value]
+    shards = all((Path(args.data) / part.strip() / "index.json").is_file() for part in split.split("+"))
     notes: list[str] = []
     with noted(notes):
-        voc = VOCSet(args.data, split, classes, strict=args.strict)
-    return voc, notes
+        voc = ShardSet(args.data, split, classes) if shards else VOCSet(args.data, split, classes, strict=args.strict)
+    if notes and shards and args.strict:
+        raise InputError(notes[0])
+    return voc, notes  # type: ignore[return-value]
 
 
 def judge(args: argparse.Namespace, measured: Measured) -> tuple[Assessment, dict[str, Any]]:

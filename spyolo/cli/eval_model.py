@@ -100,8 +100,7 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     if args.limit:
         voc = limited(voc, args.limit)
     size = args.size or info.size
-    if size != info.size:
-        notes.append(f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}")
+    notes += told_of_input(info, size)
     device = choose_device(args.device, peers)
     args.amp = choose_amp(args.amp, device)
     steps = (asked or (info.timesteps,)) if detector.spiking and not events else (1,)
@@ -110,13 +109,15 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     detector.to(device)
     if args.recalibrate:
         notes += recalibrate_on(detector, args, info, size, info.timesteps if events else max(steps), device)
-    elif args.weights_of != "w":
-        notes.append(f"norm statistics are those of the weights trained (w), not of {args.weights_of}; --recalibrate SPLIT takes them anew")
+    else:
+        notes += told_of_norms(args.weights_of)
     if args.fast != "none":
         detector, told = fast_path(detector, args)
         notes += told
     dataset = EventPlayback(voc, size, args.batch) if isinstance(voc, EventSet) else DetectionDataset(voc, size, "eval")
     found, counts = detect_with_model(detector, info, dataset, steps, args, device, peers)
+    if isinstance(dataset, DetectionDataset):
+        notes += told_of_unreadable(sum(peers.gather(dataset.unreadable)), len(dataset))
     if counts is not None and events:  # a recording is one long sequence: the price is that of a window
         counts = counts.per_step()
     measured = Measured(info.classes, voc, found, protocol_of(args, info, size, device), notes, counts)
@@ -129,6 +130,27 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     return measured
 
 
+def told_of_input(info: WeightsInfo, size: int) -> list[str]:
+    """A note where pictures are shown at another size than in training."""
+    if size == info.size:
+        return []
+    return [f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}"]
+
+
+def told_of_norms(weights_of: str) -> list[str]:
+    """A note where norm statistics are not those of the weights measured."""
+    if weights_of == "w":
+        return []
+    return [f"norm statistics are those of the weights trained (w), not of {weights_of}; eval --recalibrate SPLIT takes them anew"]
+
+
+def told_of_unreadable(count: int, pictures: int) -> list[str]:
+    """A note of the pictures that could not be read. Raises InputError where that is all of them: there is nothing to measure."""
+    if count >= pictures:
+        raise InputError(f"none of the {pictures:,} pictures can be read, so nothing was measured; check_data tells what is wrong")
+    return [f"pictures that could not be read: {count:,} of {pictures:,}; their objects count as missed"] if count else []
+
+
 def fast_path(detector: SpikingYOLO, args: argparse.Namespace) -> tuple[SpikingYOLO, list[str]]:
     """The fused detector, and what is to be told of it. Where there is no fast path, `args` says afterwards what runs instead."""
     from spyolo.detection.fast import FastDetector, fuse
@@ -137,7 +159,9 @@ def fast_path(detector: SpikingYOLO, args: argparse.Namespace) -> tuple[SpikingY
     with noted(why_not):
         fused = fuse(detector, args.fast)
     if isinstance(fused, FastDetector):
-        args.energy_pictures, args.fast = 0, fused.precision
+        if args.amp != "none":
+            why_not.append(f"--amp {args.amp} is not read: the fast path has its precision from --fast")
+        args.energy_pictures, args.fast, args.amp = 0, fused.precision, "none"
         return fused, [*why_not, f"taken by the fast path at {args.fast}; operations are not counted there"]
     args.fast = "none"
     return fused, why_not

@@ -126,7 +126,10 @@ class Writers:
         if "coco" in self.kinds:
             stack.callback(self.write_coco)
 
-    def add(self, name: str, file: str, image: np.ndarray, found: Detections, frame: int | None = None) -> None:
+    def add(
+        self, name: str, file: str, image: np.ndarray, found: Detections, frame: int | None = None, orientation: int = 1
+    ) -> None:  # fmt: skip
+        """`image` as shown; `orientation`: the EXIF orientation of its file."""
         from spyolo.outputs import write_voc
 
         size = image.shape[1], image.shape[0]
@@ -134,7 +137,7 @@ class Writers:
         for table in self.tables:
             table.add(file, size, found, frame)
         if "voc" in self.kinds:
-            write_voc(self.out / "annotations" / f"{name}.xml", file, size, found, self.classes)
+            write_voc(self.out / "annotations" / f"{name}.xml", file, size, found, self.classes, orientation)
         if "coco" in self.kinds:
             self.found[name] = found
 
@@ -174,6 +177,7 @@ def on_pictures(pictures: Sequence[Path], predictor: Predictor, writers: Writers
     from tqdm import tqdm
 
     from spyolo.data import read_image
+    from spyolo.data.orientation import orientation_of
     from spyolo.drawing import draw_boxes, save_image
 
     bad, stems = 0, Counter(path.stem for path in pictures)
@@ -187,7 +191,7 @@ def on_pictures(pictures: Sequence[Path], predictor: Predictor, writers: Writers
             tqdm.write(f"left out: {error}", file=sys.stderr)
             continue
         seen = predictor.predict(image)
-        writers.add(name, file, image, seen)
+        writers.add(name, file, image, seen, orientation=orientation_of(path) if "voc" in writers.kinds else 1)
         if "pictures" in writers.kinds:
             save_image(writers.out / f"{name}.jpg", draw_boxes(image, seen.boxes, seen.labels, predictor.classes, seen.scores))
         if len(pictures) == 1:

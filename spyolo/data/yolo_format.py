@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ from spyolo.data.annotation import Thing
 from spyolo.data.classes import parse_classes
 from spyolo.data.convert import Collection, Entry, Pictures, bring_picture, picture_place, plain, same_ids_refused
 from spyolo.data.images import image_size
+from spyolo.data.orientation import orientation_of, stored_box, turned_box, turned_size
 from spyolo.data.problems import Problems
 from spyolo.data.voc import SUFFIXES
 from spyolo.errors import InputError
 from spyolo.files import make_folder, one_line, read_limited, write_whole
 
 MOST_BYTES, MOST_NAMES = 16 << 20, 100_000
+OTHER_PICTURES = {*(suffix.lower() for suffix in SUFFIXES), ".tif", ".tiff", ".gif", ".avif", ".heic", ".jp2"}  # none of VOC's endings
 
 
 def write_yolo(collection: Collection, out: str | Path, name: str, pictures: Pictures = "copy", drop_difficult: bool = False) -> Path:
@@ -43,10 +46,33 @@ def write_yolo(collection: Collection, out: str | Path, name: str, pictures: Pic
     places = [picture_place(entry, Path(out) / "images" / name, pictures) for entry in collection.entries]
     for entry, place in zip(collection.entries, places):
         bring_picture(entry, place, pictures)
-        lines = [_line(thing, entry, collection.classes) for thing in entry.things if not (drop_difficult and thing.difficult)]
+        shown = _as_shown(entry)
+        lines = [_line(thing, shown, collection.classes) for thing in shown.things if not (drop_difficult and thing.difficult)]
         write_whole(labels / f"{entry.image_id}.txt", "".join(lines))
-    tree = {**listed, "path": ".", name: f"images/{name}", "names": dict(enumerate(collection.classes))}
+    kept = {key: value for key, value in listed.items() if key != "path"}  # without one, readers take the folder that data.yaml lies in
+    tree = {**kept, name: f"images/{name}", "names": dict(enumerate(collection.classes))}
     return write_whole(index, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+
+
+def _as_shown(entry: Entry) -> Entry:
+    """The entry with the size and boxes of its picture as shown; an annotation may be of the raster as stored (which is what is taken where
+    both have its size, as VOCSet does), or of the picture as shown already."""
+    orientation = orientation_of(entry.picture)
+    if orientation == 1 or (entry.width, entry.height) != image_size(entry.picture):
+        return entry
+    size = entry.width, entry.height
+    width, height = turned_size(size, orientation)
+    things = [replace(thing, box=turned_box(thing.box, size, orientation)) for thing in entry.things if thing.box]
+    return replace(entry, width=width, height=height, things=things)
+
+
+def _as_stored(entry: Entry, orientation: int) -> Entry:
+    """Inverse of `_as_shown`."""
+    size = entry.width, entry.height
+    width, height = turned_size(size, orientation)
+    boxes = [stored_box(thing.box, size, orientation) for thing in entry.things if thing.box]
+    things = [replace(thing, box=(plain(a), plain(b), plain(c), plain(d))) for thing, (a, b, c, d) in zip(entry.things, boxes)]
+    return replace(entry, width=width, height=height, things=things)
 
 
 def _line(thing: Thing, entry: Entry, classes: Sequence[str]) -> str:
@@ -59,10 +85,11 @@ def _line(thing: Thing, entry: Entry, classes: Sequence[str]) -> str:
 def read_yolo(root: str | Path, name: str, classes: Sequence[str] | None = None, strict: bool = False) -> Collection:
     """A folder with images/<name> and labels/<name> (or <name>/images and <name>/labels); class names from data.yaml or classes.txt.
 
-    A picture without a text file has no objects. Boxes are taken in the raster as stored, whatever its EXIF orientation.
+    A picture without a text file has no objects. Boxes are read, and written, as of the picture that its EXIF orientation shows, as the
+    tools of this format have it; the entries are of the raster as stored.
 
     Raises:
-        InputError: no such folder, no class names, two pictures of one id, a line that is not understood; with `strict`, also any
+        InputError: no such folders, no class names, two pictures of one id, a line that is not understood; with `strict`, also any
             unusable box or picture.
     """
     root = Path(root)
@@ -70,16 +97,23 @@ def read_yolo(root: str | Path, name: str, classes: Sequence[str] | None = None,
     images, labels = next((pair for pair in folders if pair[0].is_dir()), (None, None))
     if images is None or labels is None:
         raise InputError(f"no YOLO pictures: looked for {folders[0][0]} and {folders[1][0]}")
+    if not labels.is_dir():
+        raise InputError(f"no YOLO labels: {images} is there, but not {labels}")
     known = tuple(classes) if classes is not None else _known_classes(root)
     problems, entries = Problems(strict), []
-    for path in sorted(path for path in images.iterdir() if path.suffix in SUFFIXES):
+    for path in sorted(images.iterdir()):
+        if path.suffix not in SUFFIXES:
+            if path.suffix.lower() in OTHER_PICTURES:
+                problems.tolerate("picture left out", f"{path}: endings taken are {', '.join(SUFFIXES)}")
+            continue
         try:
-            width, height = image_size(path)
+            size, orientation = image_size(path), orientation_of(path)
         except InputError as error:
             problems.tolerate("picture left out", str(error))
             continue
+        width, height = turned_size(size, orientation)
         things = _read_lines(labels / f"{path.stem}.txt", width, height, known, problems)
-        entries.append(Entry(path.stem, width, height, things, path))
+        entries.append(_as_stored(Entry(path.stem, width, height, things, path), orientation))
     if not entries:
         raise InputError(f"{images} holds no picture that can be read")
     same_ids_refused(entries, images)

@@ -115,4 +115,5 @@ def vote(kept: Detections, candidates: Detections, iou: float, power: float = 2.
     boxes, scores = candidates.boxes.float(), candidates.scores.float()
     voters = (box_iou(kept.boxes.float(), boxes) >= iou) & (kept.labels[:, None] == candidates.labels)
     weight = voters * scores.clamp(min=LEAST_SCORE) ** power
-    return (weight @ boxes / weight.sum(1, keepdim=True)).to(kept.boxes.dtype)
+    with torch.autocast(boxes.device.type, enabled=False):  # a mean taken in bf16 is off by pixels
+        return (weight @ boxes / weight.sum(1, keepdim=True)).to(kept.boxes.dtype)

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
@@ -16,6 +17,7 @@ from spyolo.data import SAMPLE_CLASSES, DataWarning, VOCSet
 from spyolo.data.annotation import Thing
 from spyolo.data.coco_format import read_coco, write_coco
 from spyolo.data.convert import Collection, Entry, read_voc, write_voc
+from spyolo.data.images import read_image
 from spyolo.data.yolo_format import read_yolo, write_yolo
 from spyolo.errors import InputError
 
@@ -142,6 +144,53 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(collection, tmp_path):
     for file in (path, tmp_path / "labels/train/000012.txt"):
         file.write_text(file.read_text(), "utf-8-sig")
     assert [len(e.things) for e in read_yolo(tmp_path, "train", strict=True).entries] == [2, 0, 1]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_yolo_boxes_are_of_the_picture_as_shown_and_voc_boxes_of_the_raster_as_stored(make_devkit, tmp_path, orientation):
+    """Where the pixels of a marked object are, in both frames, is what the boxes must say."""
+    stored, box = np.zeros((48, 64, 3), np.uint8), (8, 30, 24, 40)
+    stored[30:40, 8:24] = 255
+    root, note = make_devkit({"a": [Thing("cat", box)]}), Image.Exif()
+    note[274] = orientation
+    path = root / "VOCdevkit/VOC2007/JPEGImages/a.jpg"
+    Image.fromarray(stored).save(path, quality=100, subsampling=0, exif=note)
+    write_yolo(read_voc(root, "2007:train", CLASSES), tmp_path / "yolo", "train")
+    shown = read_image(path)
+    height, width = shown.shape[:2]
+    x, y, w, h = (float(word) for word in (tmp_path / "yolo/labels/train/a.txt").read_text().split()[1:])
+    rows, columns = (np.flatnonzero((shown[..., 0] > 127).any(axis)) for axis in (1, 0))
+    seen = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    assert ((x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height) == pytest.approx(seen)
+    back = read_yolo(tmp_path / "yolo", "train", strict=True)
+    assert told(back)["a"] == (64, 48, [Thing("cat", box)])
+    write_voc(back, tmp_path / "voc", "train")
+    again = VOCSet(tmp_path / "voc", "2007:train", CLASSES, strict=True)
+    assert again.image(0).shape == (48, 64, 3) and (again.image(0)[30:40, 8:24] > 127).all()
+
+
+def test_an_annotation_of_the_picture_as_shown_stays_one_in_yolo(make_devkit, tmp_path):
+    root, note = make_devkit({"a": [Thing("cat", (0, 30, 20, 60))]}, size=(48, 64)), Image.Exif()
+    note[274] = 6
+    Image.new("RGB", (64, 48)).save(root / "VOCdevkit/VOC2007/JPEGImages/a.jpg", exif=note)
+    write_yolo(read_voc(root, "2007:train", CLASSES), tmp_path, "train")
+    numbers = [float(word) for word in (tmp_path / "labels/train/a.txt").read_text().split()[1:]]
+    assert numbers == pytest.approx([10 / 48, 45 / 64, 20 / 48, 30 / 64])
+
+
+def test_yolo_pictures_of_other_endings_and_labels_that_are_not_there_are_told(collection, tmp_path):
+    write_yolo(collection, tmp_path, "train")
+    images = tmp_path / "images" / "train"
+    Image.new("RGB", (64, 48)).save(images / "d.tif")
+    (images / "notes.txt").write_text("no picture")
+    (images / "000017.jpg").rename(images / "000017.Jpg")
+    with pytest.warns(DataWarning, match=r"2 x picture left out; first: .*000017.Jpg: endings taken are .jpg, .jpeg"):
+        assert len(read_yolo(tmp_path, "train").entries) == 2
+    with pytest.raises(InputError, match="endings taken are"):
+        read_yolo(tmp_path, "train", strict=True)
+    shutil.rmtree(tmp_path / "labels")
+    with pytest.raises(InputError, match=r"no YOLO labels: .*images/train is there, but not .*labels/train"):
+        read_yolo(tmp_path, "train")
 
 
 def test_yolo_folders_in_the_other_order_and_without_names(collection, tmp_path):

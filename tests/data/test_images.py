@@ -45,6 +45,13 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
     assert abs(int(read_image(tmp_path / "a.png")[0, 0, 0]) - 127) <= 1
 
 
+@pytest.mark.parametrize("name", ["a.pgm", "a.png", "a.tiff"])
+def test_sixteen_bits_of_a_dark_picture_are_scaled_like_those_of_a_bright_one(tmp_path, name):
+    for value in (200, 300, 30000, 65535):
+        Image.fromarray(np.full((8, 8), value, np.uint16)).save(tmp_path / name)
+        assert read_image(tmp_path / name).max() == int(value * (255 / 65535))
+
+
 def test_one_bit_and_grey(tmp_path):
     Image.new("1", (8, 8), 1).save(tmp_path / "a.png")
     Image.new("L", (8, 8), 99).save(tmp_path / "b.png")

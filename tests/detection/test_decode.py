@@ -185,6 +185,14 @@ def test_boxes_under_the_floor_vote_too():
     assert torch.equal(high, low) and high[0] < 6.3
 
 
+def test_a_vote_is_taken_in_full_precision_under_autocast():
+    predictions = neighbours(([0.8, 0.0], [0.9, 0.0]))
+    (wanted,) = postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.5)
+    assert torch.equal(found.boxes, wanted.boxes)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_vote_of_next_to_nothing_is_finite(dtype: torch.dtype):
     predictions = [torch.full((1, 7, 64 // s, 64 // s), -30.0, dtype=dtype) for s in STRIDES]

@@ -285,11 +285,12 @@ def test_a_fast_path_that_was_not_taken_is_not_claimed(sample_root, tmp_path, ca
 
 @pytest.mark.skipif(bool(native.why_not()), reason=native.why_not())
 def test_a_fast_path_that_was_taken_is_told(sample_root, weights, tmp_path):
-    options = ["--weights", weights, "--fast", "fp32", "--json", tmp_path / "m.json", "--workers", 0, "--limit", 2]
+    options = ["--weights", weights, "--fast", "fp32", "--amp", "bf16", "--json", tmp_path / "m.json", "--workers", 0, "--limit", 2]
     assert evaluate(sample_root, *options, classes=None) == 0
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert metrics["protocol"]["precision_of_convolutions"] == "fp32" and "energy" not in metrics
     assert "taken by the fast path at fp32; operations are not counted there" in metrics["warnings"]
+    assert "--amp bf16 is not read: the fast path has its precision from --fast" in metrics["warnings"]
 
 
 # --- pictures that cannot be read ---
@@ -316,6 +317,18 @@ def test_a_report_shows_grey_for_a_picture_that_cannot_be_read(spoilt, tmp_path,
         assert "grey stands in" in (tmp_path / "out" / "report.html").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:.*cannot be read as a picture")
+def test_a_detector_s_figures_tell_of_pictures_that_cannot_be_read(spoilt, weights, tmp_path, capsys):
+    options = ["--weights", weights, "--workers", 0, "--energy-pictures", 0, "--json", tmp_path / "m.json", "--timesteps", 1]
+    count = len(VOCSet(spoilt, "2007:val", SAMPLE_CLASSES))
+    assert evaluate(spoilt, *options, classes=None) == 0
+    told = f"pictures that could not be read: 1 of {count}; their objects count as missed"
+    assert told in json.loads((tmp_path / "m.json").read_text())["warnings"] and f"warning: {told}" in capsys.readouterr().err
+    (tmp_path / "m.json").unlink()
+    assert evaluate(spoilt, *options, "--limit", 1, classes=None) == 2
+    assert "none of the 1 pictures can be read, so nothing was measured" in capsys.readouterr().err and not (tmp_path / "m.json").exists()
+
+
 @pytest.mark.parametrize("strict", [[], ["--strict"]])
 def test_a_stream_shows_grey_for_a_picture_that_cannot_be_read(spoilt, weights, tmp_path, capsys, strict):
     options = ["--weights", weights, "--stream", "--stream-clips", 2, "--timesteps", 1, "--out", tmp_path, *strict]
@@ -340,6 +353,16 @@ def test_the_stream_score_tells_what_was_tolerated_and_what_it_depends_on(sample
     assert named.items() <= result["protocol"].items()
     [told] = result["warnings"]
     assert "object of unknown class left out" in told and capsys.readouterr().err == f"warning: {told}\n"
+
+
+def test_the_stream_score_of_a_plain_network_takes_one_step_and_tells_what_its_figures_are_of(sample_root, tmp_path):
+    plain = plain_weights(tmp_path / "plain.safetensors", 0.125)
+    options = ["--weights", plain, "--stream", "--stream-clips", 1, "--timesteps", 4, "--size", 96, "--out", tmp_path]
+    assert evaluate(sample_root, *options, classes=None) == 0
+    result = json.loads((tmp_path / "stream.json").read_text())
+    assert [mode for mode in result["modes"] if mode.startswith("fresh")] == ["fresh, 1 step"]
+    assert "--timesteps 4 is not read: a plain network takes one step" in result["warnings"]
+    assert "the letterbox disagrees: the detector was trained at 64 pixels and is measured at 96" in result["warnings"]
 
 
 def test_the_stream_score_is_printed_and_written(sample_root, weights, tmp_path, capsys):

@@ -173,6 +173,7 @@ def test_bad_input_is_told_in_a_line(exported: dict[str, Path], tmp_path: Path, 
         ({"nms_iou": float("nan")}, "nms_iou must be between 0 and 1"),
         ({"timesteps": 0}, "timesteps must be a whole number from 1 to 1024"),
         ({"timesteps": 10**9}, "timesteps must be a whole number from 1 to 1024"),
+        ({"timesteps": 2.5}, "timesteps must be a whole number from 1 to 1024, got 2.5"),
     ):
         with pytest.raises(runner.BadInput, match=message):
             runner.Runner(exported["step"], **wrong)

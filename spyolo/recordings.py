@@ -15,7 +15,7 @@ from spyolo.data.events_clips import EventPlayback
 from spyolo.detection import DetectorState, SpikingYOLO, postprocess
 from spyolo.distributed import ALONE, Peers
 from spyolo.engine import gathered, in_picture
-from spyolo.neurons import autocast
+from spyolo.neurons import autocast, map_state
 
 
 def detect(
@@ -50,10 +50,13 @@ def detect_in_recordings(
     mine = [k for start in firsts[peers.rank :: peers.world] for k in range(start, ends[start])]
     loader = load_batches(dataset, workers, sampler=mine, batch_size=1)
     state: DetectorState | None = None
+    before: list[int] = []
     for k, frames in zip(mine, tqdm(loader, "playing", disable=not progress, leave=False)):
         group, window = dataset.steps[k]
+        state = None if window == 0 else still_playing(state, before, group)
         with autocast(device, amp):
-            predictions, state = detector(frames.to(device), None if window == 0 else state)
+            predictions, state = detector(frames.to(device), state)
+        before = group
         rows = [row for row, recording in enumerate(group) if dataset.voc.truth(recording, window) is not None]
         if not rows:
             continue
@@ -66,3 +69,11 @@ def detect_in_recordings(
             name = f"{dataset.voc.name(group[row])}@{window}"
             found[name] = in_picture(d.to("cpu"), dataset.place(group[row]), recording.width, recording.height)
     return gathered({0: found}, dataset.voc.ids, peers)[0]
+
+
+def still_playing(state: DetectorState | None, before: Sequence[int], now: Sequence[int]) -> DetectorState | None:
+    """The state of the recordings that go on, of those before: a window after a recording's end would cost what no camera asks for."""
+    if list(before) == list(now):
+        return state
+    rows = [before.index(recording) for recording in now]
+    return map_state(lambda x: x[rows] if x.dim() else x, state)  # a readout counts its steps in one number

@@ -18,6 +18,7 @@ from spyolo.data.events_clips import EventClips, EventPlayback, collate_clips
 from spyolo.data.events_set import EventSet
 from spyolo.detection import DetectionLoss, build_detector, postprocess
 from spyolo.errors import InputError
+from spyolo.evaluation.energy import EnergyMeter
 from spyolo.learning import BPTT, FPTT
 from spyolo.neurons import detach
 from spyolo.predictor import Predictor
@@ -67,6 +68,30 @@ def test_recordings_are_played_with_one_state_from_start_to_end(root, seeing):
         fresh = postprocess(seeing(EventPlayback(events, 64, 1)[7])[0], seeing.anchors, seeing.strides, confidence=0.01)[0]
         fresh = engine.in_picture(fresh, EventPlayback(events, 64).place(0), 304, 240)
     assert len(fresh) != len(expected) or not torch.equal(fresh.scores, expected.scores)
+
+
+def test_a_recording_that_has_ended_costs_nothing(tmp_path, seeing):
+    """Boxes, operations and their price are those of each recording played alone, however many are played side by side."""
+    events = EventSet(uneven(tmp_path), "val")
+    measured = []
+    for together in (8, 1):
+        with EnergyMeter(seeing) as meter:
+            found = recordings.detect(seeing, EventPlayback(events, 64, together), (1,), confidence=0.01)[1]
+        measured.append((found, meter.counts().per_step()))
+    (together, counts), (alone, wanted) = measured
+    assert [events.end_of_truth(r) for r in range(3)] == [4, 12, 8] and counts.pictures == wanted.pictures == 24
+    assert counts.total() == wanted.total()
+    for name in events.ids:
+        torch.testing.assert_close(together[name].scores, alone[name].scores, rtol=1e-4, atol=1e-5)
+
+
+def uneven(root: Path) -> Path:
+    """Recordings whose boxes end after one, three and two of the three times."""
+    make_recordings(root, {"val": 3})
+    for number, kept in enumerate((1, 3, 2)):
+        path = root / "val" / f"val{number}_bbox.npy"
+        np.save(path, np.load(path)[:kept])
+    return root
 
 
 @pytest.mark.parametrize("plan", [[1, 1, 1, 1], [2, 2], [4]])

@@ -65,14 +65,16 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--weights-of", default="w", metavar="W", help="of a training checkpoint: w, average or ema [%(default)s]")
     model.add_argument("--recalibrate", metavar="SPLIT", help="take norm statistics anew on pictures of this split, such as 2007:train")
     model.add_argument("--size", type=int, help="input side in pixels [as trained]")
-    model.add_argument("--limit", type=int, default=0, metavar="N", help="only the first N pictures; 0: all [%(default)s]")
+    limit = "only the first N pictures (of events: recordings); 0: all [%(default)s]"
+    model.add_argument("--limit", type=int, default=0, metavar="N", help=limit)
     model.add_argument("--device", default="auto", help="auto, cpu, cuda ... [%(default)s]")
     model.add_argument("--amp", default="none", choices=("none", "bf16"), help="autocast of convolutions [%(default)s]")
     fast = "fast path on a CPU at fp32, bf16 or int8; operations are then not counted [%(default)s]"
     model.add_argument("--fast", default="none", choices=("none", "fp32", "bf16", "int8"), help=fast)
     model.add_argument("--batch", type=int, default=8, metavar="N", help="pictures at a time [%(default)s]")
     model.add_argument("--workers", type=int, default=-1, metavar="N", help="loader processes [chosen by the number of cores]")
-    model.add_argument("--energy-pictures", type=int, metavar="N", help="count operations on the first N pictures only; 0: none [all]")
+    priced = "count operations on the first N pictures (of events: recordings) only; 0: none [all]"
+    model.add_argument("--energy-pictures", type=int, metavar="N", help=priced)
     model.add_argument("--latency", action="store_true", help="also time one picture at a time after every step")
     model.add_argument("--compare", metavar="FILE", help="metrics.json of another detector, such as the ANN twin, to show beside this one")
 

@@ -56,6 +56,7 @@ class Measured:
             known = {steps: value for steps, value in ap50.items() if value is not None}
             twins = {"ann_twin": self.twin} if self.twin else {}
             self.energy = energy_table(self.counts, twins=twins, ap50=known)
+            self.energy["priced"] = "window" if isinstance(self.voc, EventSet) else "picture"
             if self.twin and other and other["name"] == "yolov4_tiny":
                 row = self.energy["twins"]["ann_twin"]
                 why_not = other_network(row["total_mj"], other["energy_mj"])

@@ -110,7 +110,7 @@ def the_one(items: list[Tensor]) -> Tensor:
 class EventPlayback(Dataset[Tensor]):
     """Whole recordings from their start, `together` side by side: item k is one window of each, uint8 [B, 2, size, size].
 
-    `steps[k]` says which: the recordings and the window. One that has ended stays dark until the longest of its group has.
+    `steps[k]` says which: the recordings and the window. One whose truth has ended is no longer among them; the others of its group go on.
     """
 
     collate = staticmethod(the_one)
@@ -119,7 +119,8 @@ class EventPlayback(Dataset[Tensor]):
         self.voc, self.size = voc, size
         every = range(len(voc.recordings))
         groups = [list(every[k : k + together]) for k in range(0, len(every), together)]
-        self.steps = [(group, w) for group in groups for w in range(max(voc.end_of_truth(r) for r in group))]
+        ends = {r: voc.end_of_truth(r) for r in every}
+        self.steps = [([r for r in group if w < ends[r]], w) for group in groups for w in range(max(ends[r] for r in group))]
 
     def __len__(self) -> int:
         return len(self.steps)

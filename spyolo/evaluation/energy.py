@@ -150,10 +150,10 @@ def format_energy(table: Mapping[str, Any], *, memory: bool = False) -> str:
     head = ["T", "AP50", "firing", "G MAC", "G AC", "synaptic", "gates", "neurons", "total", "ANN/total"] + ["SRAM", "DRAM"] * memory
     lines = [[str(row["timesteps"]), *_cells(row, row["firing_rate"], twin, memory)] for row in table["per_timestep"]]
     lines += [[name, *_cells(row, None, None, memory)] for name, row in table["twins"].items()]
-    price = table["prices"][table["main_price"]]
+    price, priced = table["prices"][table["main_price"]], table.get("priced", "picture")
     notes = [
-        f"energy in mJ a picture over {table['pictures']} pictures; {price['name']}: MAC {price['mac']} pJ, AC {price['add']} pJ, sigmoid "
-        f"{price['sigmoid']:g} pJ ({price['source']})",
+        f"energy in mJ a {priced} over {table['pictures']} {priced}s; {price['name']}: MAC {price['mac']} pJ, AC {price['add']} pJ, "
+        f"sigmoid {price['sigmoid']:g} pJ ({price['source']})",
         "synaptic: the literature's convention; total: with the gates' weights and the neurons' own arithmetic",
         "zeros are skipped in binary operands, and only there",
     ]

@@ -42,7 +42,8 @@ def build_rule(
         options: the rule's own.
 
     Raises:
-        ValueError: no such rule, or options that make no sense.
+        ValueError: no such rule, or values of options that make no sense.
+        TypeError: an option that the rule does not have.
         InputError: a rule that is not defined for these cells, with the reason.
     """
     if name not in RULES:

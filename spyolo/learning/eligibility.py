@@ -163,15 +163,18 @@ class OSTL(TraceRule):
         jacobian: take every layer through torch.func's Jacobian of the whole cell, even where a structured form is known.
 
     Raises:
-        InputError: traces beyond the bound (for one sample when made, for the batch at its first step).
+        ValueError: `jacobian` without H.
+        InputError: traces beyond the bound (for one sample when made, for a batch in `check_batch` and at its first step).
     """
 
     name = "ostl"
 
     def __init__(self, *args: Any, with_h: bool = True, memory_bound: int = 2 * 2**30, jacobian: bool = False, **options: Any) -> None:
         self.with_h, self.memory_bound, self.jacobian = with_h, memory_bound, jacobian
+        if jacobian and not with_h:
+            raise ValueError("jacobian takes the recurrent synapse along: with_h=False does not go with it")
         super().__init__(*args, **options)
-        self._check(1)
+        self.check_batch(1)
 
     def _layer(self, cell: Cell, decay: float, membrane: bool) -> TracedLayer:
         local = local_unit(cell.unit)
@@ -183,15 +186,15 @@ class OSTL(TraceRule):
             return JacobianTraces(cell, LocalUnit(cell.unit), decay, membrane)
         return (FullTraces if coupled and self.with_h else OwnTraces)(cell, local, decay, membrane)
 
-    def _check(self, batch: int) -> None:
+    def check_batch(self, batch: int) -> None:
         need = self.trace_bytes(batch)
         if need > self.memory_bound:
             raise InputError(
                 f"ostl: the traces of a batch of {batch} need {need / 2**30:.2f} GiB, the bound is {self.memory_bound / 2**30:.2f} GiB; "
-                "take a smaller batch or fewer units, raise memory_bound, or drop H from the traces (with_h=False)"
+                "take a smaller batch or fewer units, drop H from the traces (with_h=False, --with-h false), or raise memory_bound"
             )
 
     def _advance(self, x: Tensor, target: Any, weight: float, loss: Loss) -> Seen:
         if self.state is None:
-            self._check(len(x))
+            self.check_batch(len(x))
         return super()._advance(x, target, weight, loss)

@@ -81,6 +81,9 @@ class SequenceRule(ABC):
         self.state: Any = None
         self._part = self._parts = 0
 
+    def check_batch(self, batch: int) -> None:  # noqa: B027 (most rules have no bound)
+        """Raises InputError where a batch of so many sequences cannot be held in memory; asked before anything is learned."""
+
     def start(self, timesteps: int, targets: int | None = None) -> None:
         """Begin a batch of sequences of `timesteps` steps, neurons at rest.
 

@@ -15,13 +15,13 @@ import torch
 from matplotlib.figure import Figure
 
 from spyolo.errors import InputError
-from spyolo.files import is_there, replace_file, write_whole
+from spyolo.files import replace_file, write_whole
 from spyolo.learning import RULES, SequenceRule
 from spyolo.learning.memory import MemoryMeter
 from spyolo.neurons import DENSE
 from spyolo.resuming import holds_this_run
 from spyolo.running import choose_device
-from spyolo.sequence.config import SequenceConfig, load_sequence_config
+from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.engine import train_batch
 from spyolo.sequence.networks import build_network, rule_for
 from spyolo.sequence.objectives import MSE
@@ -68,19 +68,10 @@ def planned(configs: dict[str, SequenceConfig], seeds: Sequence[int], out: Path)
     for name, config in configs.items():
         for seed in seeds:
             run = config.updated({"seed": seed, "out": str(out / f"{name.replace(':', '-')}-{seed}")})
-            holds_this_run(as_begun(run), "give another --out, or the options it was begun with")
+            holds_this_run(run, "give another --out, or the options it was begun with")
             plan.append((name, seed, run))
         SequenceTrainer(run, resume=True)  # built and dropped
     return plan
-
-
-def as_begun(run: SequenceConfig) -> SequenceConfig:
-    """The run as its folder names it: before `gate_bias` could be none, the folder of a run without one said 0. Taken for the same where
-    both build the same network."""
-    path = Path(run.out) / "config.yaml"
-    same = run.cell != "ltc" or run.gate == "static" or run.init == "xavier"
-    old = run.gate_bias is None and same and is_there(path) and load_sequence_config(path).gate_bias == 0
-    return run.updated({"gate_bias": 0.0}) if old else run
 
 
 def train_all(plan: Plan, quiet: bool = False) -> Results | None:
@@ -147,9 +138,12 @@ def peak(rule: SequenceRule, batch: Any, parts: int, config: SequenceConfig) -> 
 
 
 def table(runs: Results, measured: list[Row]) -> str:
-    """Markdown: a line a contender, mean and range over the seeds of the last epoch's figure, then cost against T."""
+    """Markdown: a line a contender, mean over the seeds (and each) of the last epoch's figure, then cost against T."""
     metric = runs[0][2].objective.metric
-    lines = [f"| rule | neurons | parameters | updates | {metric}: mean over seeds (each) | minutes a run |", "|---|---|---|---|---|---|"]
+    lines = [
+        f"| contender | neurons | parts | parameters | updates | {metric}: mean over seeds (each) | minutes a run |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for name in dict.fromkeys(name for name, _, _ in runs):
         own = [t for n, _, t in runs if n == name]
         values = [float(t.history[-1][metric]) for t in own]
@@ -158,7 +152,8 @@ def table(runs: Results, measured: list[Row]) -> str:
         each = ", ".join(f"{v:.4f}" for v in values)
         config = own[0].config
         lines.append(
-            f"| {config.rule} | {config.cell} | {count:,} | {own[0].updates:,} | {statistics.mean(values):.4f} ({each}) | {minutes:.1f} |"
+            f"| {name} | {config.cell} | {config.parts or 'all'} | {count:,} | {own[0].updates:,} | {statistics.mean(values):.4f} ({each}) "
+            f"| {minutes:.1f} |"
         )
     if measured:
         lengths = sorted({r["T"] for r in measured})

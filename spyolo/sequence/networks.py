@@ -52,6 +52,8 @@ def build_network(config: SequenceConfig, task: Task | Sizes) -> Stack:
     if config.init == "xavier":
         xavier(network)
     if config.slowest:
+        if not gate_biases(network):
+            raise InputError("slowest is for LTC neurons whose gates have biases: cell ltc, and a gate that is not static")
         spread_gates(network, config.slowest)
     elif config.gate_bias is not None:
         bias_gates(network, config.gate_bias)
@@ -70,7 +72,7 @@ def rule_for(config: SequenceConfig, network: nn.Module, objective: Objective) -
     elif config.rule == "sltt":
         options = {"steps": config.sltt_steps or None, "seed": config.seed}
     elif config.rule == "eprop":
-        options = {"feedback": config.feedback}
+        options = {"feedback": config.feedback, "seed": config.seed}
     elif config.rule == "ostl":
         options = {"with_h": config.with_h}
     optimizer = build_optimizer(config, network)

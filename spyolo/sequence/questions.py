@@ -41,9 +41,9 @@ def check_questions(config: SequenceConfig, task: Task) -> None:
         raise InputError(f"weights_of average goes with fptt, {c.rule} keeps no average: use --weights-of w")
     if c.supervise == "auxiliary" and (c.parts == 1 or (not c.parts and c.rule == "bptt")):
         raise InputError("supervise auxiliary asks nothing of its own in one part: give --parts of 2 or more, or --supervise last")
-    if c.rule == "fptt" and c.supervise == "last" and c.parts != 1 and not per_step:
+    if c.supervise == "last" and c.parts != 1 and (c.parts or c.rule == "fptt") and not per_step:
         raise InputError(
-            "supervise last leaves all parts but the last without a target, so fptt makes one update a sequence: use --parts 1, or "
+            f"supervise last leaves all parts but the last without a target, so {c.rule} makes one update a sequence: use --parts 1, or "
             "--supervise parts"
         )
 

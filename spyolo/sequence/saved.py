@@ -22,7 +22,9 @@ from spyolo.settings import flattened
 from spyolo.tensors import is_checkpoint, read_tensors, under
 
 FORMAT = "spyolo-sequence-1"
-BEHAVIOUR = ("cell", "gate", "adaptive", "threshold", "decay", "surrogate", "readout", "reads")  # what the same tensors do
+BEHAVIOUR = (  # of a network: what the same tensors do
+    "cell", "conv", "gate", "adaptive", "threshold", "decay", "surrogate", "readout", "readout_decay", "reads",
+)  # fmt: skip
 
 
 def description(config: SequenceConfig, sizes: Sizes, notes: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,6 +96,11 @@ def initialise(network: Stack, config: SequenceConfig, sizes: Sizes) -> dict[str
             held, own = (f"shape {tuple(there[name].shape)}" if name in there else "none" for there in (found, wanted))
             raise InputError(f"{config.init} is of another network: of tensor {name} it has {held}, this run {own}")
     check_tokens(config.init, saved.sizes, sizes)
+    if saved.config.task == config.task == "digits" and set(saved.config.test_speakers) != set(config.test_speakers):
+        raise InputError(
+            f"{config.init} has learned from all speakers but {', '.join(saved.config.test_speakers)}; they stay the test: "
+            f"give --test-speakers {','.join(saved.config.test_speakers)}"
+        )
     other = [f"{name} {getattr(saved.config, name)}" for name in BEHAVIOUR if getattr(saved.config, name) != getattr(config, name)]
     if other:
         warnings.warn(f"the weights of {config.init} were trained with {', '.join(other)}; this run has others", stacklevel=3)

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spyolo.errors import InputError
-from spyolo.files import held, write_whole
+from spyolo.files import held, shortened, write_whole
 from spyolo.neurons import choose_amp, detach, leaves, map_state, norms
 from spyolo.resuming import changed, check_same_run, measured_otherwise, remembered, restore, state_tensors, taking_up, weight_names
 from spyolo.run_folder import Layout, Row, RunFolder
@@ -31,14 +31,14 @@ from spyolo.sequence.config import INITS, SequenceConfig
 from spyolo.sequence.networks import SPIKING, build_network, rule_for
 from spyolo.sequence.pieces import Piece, pieces_in, this_piece
 from spyolo.sequence.questions import auxiliary_loss, check_questions, parts_of
-from spyolo.sequence.saved import check_sizes, description, initialise, sizes_from
+from spyolo.sequence.saved import BEHAVIOUR, check_sizes, description, initialise, sizes_from
 from spyolo.sequence.tasks import build_task
 from spyolo.tensors import save_tensors, under
 
-START = ("init", "gate_bias", "slowest")  # the weights that a run begins with
-ORDER = ("seed", "batch", "limit", "test_speakers", "timesteps")  # decide which sequences an epoch shows when
+START = ("init", "gate_bias", "slowest", "test_speakers", *BEHAVIOUR)  # stay: first weights, whom it may learn from, what tensors do
+ORDER = ("seed", "batch", "limit", "timesteps")  # decide which sequences an epoch shows when
 MEASURE = (  # decide what a figure is of (drawn tests: of the seed)
-    "test_limit", "test_speakers", "timesteps", "first_chord", "frames_by", "shrink", "seed", "weights_of", "predict",
+    "test_limit", "timesteps", "first_chord", "frames_by", "shrink", "seed", "weights_of", "predict",
 )  # fmt: skip
 
 
@@ -72,6 +72,7 @@ class SequenceTrainer:
         self.rule = rule_for(config, self.network, self.objective)
         self.optimizer = self.rule.update.optimizer
         check_questions(config, self.task)
+        self.rule.check_batch(config.batch)
         auxiliary = auxiliary_loss(config, self.task, parts)
         self.auxiliary = None if auxiliary is None else auxiliary.to(self.device)
         self.epoch, self.batch = 0, 0
@@ -227,8 +228,8 @@ class SequenceTrainer:
         return evaluated(self.network, update.weights, chosen, self.retake_statistics)
 
     def retake_statistics(self) -> None:
-        """Norm statistics for the weights that are in."""
-        if self.config.recalibrate and norms(self.network):
+        """Norm statistics for an average, which has none: those at hand belong to W."""
+        if self.config.weights_of == "average" and self.config.recalibrate and norms(self.network):
             order = EpochOrder(self.task.samples, self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
             engine.recalibrate(self.network, (self.task.train_batch(i, 0).to(self.device) for i in order))
 
@@ -282,10 +283,8 @@ class SequenceTrainer:
                 raise InputError(f"{self.folder.last} is of task {kept['dataset']['task']}; to learn another, start a new run")
             began = changed(kept, self.config, START)
             if began:
-                raise InputError(
-                    f"{self.folder.last} began with {began[0]} {kept['network'][began[0]]}, which stays; to begin with "
-                    "another, start a new run"
-                )
+                was = kept[self.config.fields()[began[0]][0]][began[0]]
+                raise InputError(f"{self.folder.last} began with {began[0]} {shortened(was)}, which stays; for another, start a new run")
             if "sizes" in metadata:
                 check_sizes(self.folder.last, sizes_from(json.loads(metadata["sizes"])), self.task.sizes)
             self.pieces = pieces_in(json.loads(metadata.get("notes", "{}")))[:-1]

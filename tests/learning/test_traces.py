@@ -57,6 +57,8 @@ def test_any_cell_through_its_jacobian(kind):
     assert largest_difference(rule_gradients("ostl", net, x, y, 2, jacobian=True), autograd_gradients(net, x, y, 2)) < 1e-10
     if kind == "ltc":
         assert largest_difference(rule_gradients("ostl", net, x, y, 2), autograd_gradients(net, x, y, 2)) < 1e-10
+    with pytest.raises(ValueError, match="with_h=False does not go with it"):
+        rule_gradients("ostl", net, x, y, 2, jacobian=True, with_h=False)
 
 
 def test_a_leaky_readout_is_exact_above_and_not_below():

@@ -27,7 +27,7 @@ def test_a_comparison_and_the_same_command_again(tmp_path, capsys, monkeypatch):
     command = ["--rules", "fptt,bptt:lstm", "--seeds", "0,1", "--lengths", "4,64", "--out", str(tmp_path), *TINY]
     assert run("compare_rules", command) == 0
     told = capsys.readouterr().out
-    assert "| fptt | ltc |" in told and "| bptt | lstm |" in told and "T = 64: MiB" in told
+    assert "| fptt | ltc | 4 |" in told and "| bptt:lstm | lstm | 1 |" in told and "T = 64: MiB" in told
     assert {p.name for p in tmp_path.iterdir()} == {
         "comparison.md", "comparison.png", "curves.csv", "costs.csv", "fptt-0", "fptt-1", "bptt-lstm-0", "bptt-lstm-1",
     }  # fmt: skip
@@ -75,21 +75,22 @@ def test_told_to_stop_at_a_run_s_end_the_next_is_not_begun(tmp_path, capsys, mon
     assert "written to" in capsys.readouterr().out
 
 
-def test_a_run_of_before_gate_bias_could_be_none_is_gone_on_with(tmp_path, capsys):
-    """Its folder says 0. Where the gate's own bias is another the options are asked for: the contenders that are not begun would differ."""
-    for init, expected in (("xavier", 0), ("torch", 2)):
-        out = tmp_path / init
-        command = ["--rules", "fptt", "--out", str(out), *TINY, "--gate-bias", "none", "--init", init]
-        assert run("compare_rules", command) == 0
-        path = out / "fptt-0" / "config.yaml"
-        path.write_text(path.read_text().replace("gate_bias: null", "gate_bias: 0.0"))
-        assert run("compare_rules", command) == expected
-    assert "already holds another run (gate_bias 0.0, not None)" in capsys.readouterr().err
-
-
 def test_the_average_is_that_of_fptt_others_are_judged_by_their_weights():
     found = compare.contenders(["fptt", "bptt"], SequenceConfig().updated({"weights_of": "average"}))
     assert [c.weights_of for c in found.values()] == ["average", "w"]
+
+
+def test_the_table_tells_contenders_of_one_rule_apart(tmp_path):
+    assert run("compare_rules", ["--rules", "fptt:ltc:2,fptt:ltc:3", "--out", str(tmp_path), *TINY]) == 0
+    lines = (tmp_path / "comparison.md").read_text().splitlines()[2:]
+    assert [line.split(" | ")[:3] for line in lines] == [["| fptt:ltc:2", "ltc", "2"], ["| fptt:ltc:3", "ltc", "3"]]
+
+
+def test_traces_that_a_batch_has_no_room_for_are_told_before_anything_is_trained(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(SequenceTrainer, "fit", lambda self: pytest.fail("trained"))
+    command = ["--rules", "fptt,ostl", "--out", str(tmp_path), *TINY, "--hidden", "64", "--batch", "500"]
+    assert run("compare_rules", command) == 2
+    assert "ostl: the traces of a batch of 500 need" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wrong", [["--lengths", "1"], ["--rules", "fptt,ottt"], ["--rules", "fptt,fptt:ltc:9"]])

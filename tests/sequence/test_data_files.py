@@ -232,6 +232,16 @@ def test_characters_of_a_file(tmp_path):
     assert len(corpus.train) + len(corpus.valid) + len(corpus.test) == 301 and corpus.test[-1] == 3
 
 
+def test_marks_of_a_file_and_lines_that_are_none_make_no_words(tmp_path):
+    """A byte order mark is no character; \\x0c, \\x85 and U+2028 end no line."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + "a\x0cb\x85c\u2028d e\r\n".encode() * 40)
+    assert set(read_corpus(path, "char").vocabulary) == set("a\x0cb\x85c\u2028d e\n")
+    corpus = read_corpus(path, "word")
+    tokens = torch.cat(corpus[:3]).tolist()
+    assert [corpus.vocabulary[i] for i in tokens].count("<eos>") == 40
+
+
 def test_words_of_ptb(tmp_path):
     for name, text in (("train", "the cat\nthe <unk>\n"), ("valid", "the dog\n"), ("test", "cat cat\n")):
         (tmp_path / f"ptb.{name}.txt").write_text(text)

@@ -80,6 +80,14 @@ def test_gesture_labels(tmp_path):
         assert said in refused(read_labels, path)
 
 
+@pytest.mark.parametrize("text", ["", "class,startTime_usec,endTime_usec\n", "3,0,1000\n5,150,300\n"])
+def test_gesture_labels_without_a_head_or_a_gesture_are_refused(tmp_path, text):
+    (tmp_path / "user_labels.csv").write_text(text)
+    assert "user_labels.csv: expected a line class,startTime_usec,endTime_usec and a line for each" in refused(
+        read_labels, tmp_path / "user_labels.csv"
+    )
+
+
 def test_a_gesture_set(tmp_path):
     for name in ("user01_led", "user24_led"):
         (tmp_path / f"{name}.aedat").write_bytes(aedat3_bytes([GESTURE]))
@@ -91,6 +99,12 @@ def test_a_gesture_set(tmp_path):
     assert (task.samples, task.tests, task.inputs) == (2, 2, (2, 128, 128))
     assert batch.targets.tolist() == [2, 4] and batch.inputs.shape == (2, 2, 2, 128, 128)
     assert batch.input(0).sum((1, 2, 3)).tolist() == [2, 1] and batch.input(1)[0, 0, 127, 0] == 1
+    (tmp_path / "user01_led_labels.csv").write_text("class,startTime_usec,endTime_usec\n3,0,1000\n5,9150,9300\n")
+    late = DVSGesture(tmp_path, 2, "count")
+    assert "user01_led.aedat, 9150 to 9300 microseconds) has no events: blank frames" in refused(late.train_batch, [0, 1], 0)
+    (tmp_path / "trials_to_train.txt").write_bytes(b"\xff\xfe")
+    assert "trials_to_train.txt: no list of recordings" in refused(DVSGesture, tmp_path, 2, "count")
+    (tmp_path / "trials_to_train.txt").write_text("user01_led.aedat\n")
     (tmp_path / "user24_led.aedat").unlink()
     assert "user24_led.aedat: this recording of trials_to_test.txt is missing" in refused(DVSGesture, tmp_path, 2, "count")
     assert "trials_to_train.txt: cannot be read" in refused(DVSGesture, tmp_path / "x", 2, "count")
@@ -122,14 +136,14 @@ def test_cifar10_dvs_files_that_are_damaged(tmp_path):
     assert "not an AEDAT 2 file" in refused(read_aedat2, path)
 
 
-def test_a_cifar10_dvs_set_holds_out_the_first_tenth_by_number(tmp_path):
+def test_a_cifar10_dvs_set_holds_out_the_last_tenth_by_number(tmp_path):
     for name in CIFAR10:
         (tmp_path / name).mkdir()
         for i in range(10):
             (tmp_path / name / f"cifar10_{name}_{i}.aedat").write_bytes(aedat2_bytes([(1, i, 3, 1)]))
     task = CIFAR10DVS(tmp_path, 1, "time")
     assert (task.samples, task.tests) == (90, 10)
-    assert {path.stem[-1] for path, _ in task.files["test"]} == {"0"}
+    assert {path.stem[-1] for path, _ in task.files["test"]} == {"9"}
     assert task.test_batch([3]).targets.tolist() == [3]
     assert "one folder a class" in refused(CIFAR10DVS, tmp_path / "cat", 1, "time")
 
@@ -208,6 +222,7 @@ def test_nmnist_arrays_that_do_not_fit_together(tmp_path):
         ({"train_label": np.array([1])}, "1 labels for 2 recordings"),
         ({"train_x": np.array([1])}, "differ in length"),
         ({"train_offsets": np.array([0, 2, 6])}, "offsets"),
+        ({"train_offsets": np.array([0, 7, 5], np.uint64)}, "offsets"),
         ({"train_t": np.array([1, 0, 3, 4, 5])}, "time goes back"),
         ({"train_y": np.array([1, 99, 3, 4, 5])}, "beside a sensor"),
         ({"train_p": np.array([1, -1, 1, 1, 1])}, "event 1 has the polarity -1; 0 and 1 are wanted"),

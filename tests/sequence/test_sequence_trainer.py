@@ -135,7 +135,9 @@ def test_double_precision(tmp_path):
     assert trainer.fit() and trainer.network.readout.linear.weight.dtype == torch.float64
 
 
-@pytest.mark.parametrize("changes", [{}, {"supervise": "last", "rule": "bptt"}, {"task": "smnist", "readout": "gated", "parts": 28}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"supervise": "last", "rule": "bptt", "parts": 1}, {"task": "smnist", "readout": "gated", "parts": 28}]
+)
 def test_steps_without_a_question_are_taken_in_one_go(tmp_path, monkeypatch, changes):
     """All steps but those of the questions, and what is learned is what is learned step by step."""
     write_mnist(tmp_path / "mnist", 8)
@@ -245,12 +247,73 @@ def test_a_run_goes_on_with_its_own_rule_only(tmp_path):
     assert "not a checkpoint of this run" in refused(SequenceTrainer, config(tmp_path / "run", hidden="7"), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("init", "xavier"), ("slowest", 9), ("gate_bias", 0.5), ("threshold", 0.9), ("reads", "output"), ("readout_decay", 0.1)],
+)
+def test_a_run_goes_on_with_its_own_neurons_and_start_only(tmp_path, name, value):
+    """Their tensors would fit, so nothing else would tell."""
+    assert SequenceTrainer(config(tmp_path / "run", epochs=1, init="torch"), quiet=True).fit()
+    said = refused(SequenceTrainer, config(tmp_path / "run", **{"init": "torch", name: value}), resume=True)
+    assert said.startswith(f"{tmp_path / 'run' / 'last.safetensors'} began with {name} ") and said.endswith("for another, start a new run")
+
+
+def test_who_was_learned_from_never_becomes_the_test(tmp_path):
+    changes = {"task": "digits", "data": str(write_digits(tmp_path)), "timesteps": 0, "parts": 1, "reads": "output", "supervise": "every"}
+    assert SequenceTrainer(config(tmp_path / "run", epochs=1, test_speakers="bob", **changes), quiet=True).fit()
+    said = refused(SequenceTrainer, config(tmp_path / "run", epochs=2, test_speakers="ann", **changes), resume=True)
+    assert "began with test_speakers ['bob'], which stays" in said
+    start = {"init": str(tmp_path / "run" / "last.safetensors")} | changes
+    said = refused(SequenceTrainer, config(tmp_path / "more", test_speakers="ann", **start))
+    assert "has learned from all speakers but bob; they stay the test: give --test-speakers bob" in said
+    assert SequenceTrainer(config(tmp_path / "more", test_speakers="bob", **start), quiet=True).config.init == start["init"]
+
+
+def test_a_warm_start_tells_what_its_weights_were_trained_with(tmp_path):
+    assert SequenceTrainer(config(tmp_path / "run", epochs=1), quiet=True).fit()
+    start = {"init": str(tmp_path / "run" / "last.safetensors")}
+    with pytest.warns(UserWarning, match=r"were trained with threshold 0.5, reads membrane; this run has others"):
+        SequenceTrainer(config(tmp_path / "more", threshold=0.4, reads="output", **start), quiet=True)
+    assert "slowest chooses first weights, which" in refused(config, tmp_path / "more", slowest=9, **start)
+    assert "slowest is for LTC neurons" in refused(SequenceTrainer, config(tmp_path / "more", slowest=9, cell="lstm"))
+
+
+@pytest.mark.parametrize("rule", ["fptt", "bptt", "eprop"])
+def test_updates_without_a_target_are_refused(tmp_path, rule):
+    said = refused(SequenceTrainer, config(tmp_path / "run", rule=rule, supervise="last", parts=4, readout="linear", reads="output"))
+    assert f"so {rule} makes one update a sequence: use --parts 1, or --supervise parts" in said
+
+
+def test_feedback_is_drawn_from_the_run_s_seed(tmp_path):
+    drawn = [
+        SequenceTrainer(
+            config(tmp_path / str(seed), rule="eprop", cell="lif", feedback="random", seed=seed, readout="linear", reads="output", parts=1),
+            quiet=True,
+        ).rule.feedback[0]
+        for seed in (0, 1)
+    ]
+    assert not drawn[0].equal(drawn[1])
+
+
+def test_statistics_are_taken_anew_for_an_average_and_only_for_one(tmp_path):
+    assert SequenceConfig().recalibrate > 0
+    data = write_mnist(tmp_path / "mnist", train=8, test=4)
+    changes = {"task": "mnist", "data": str(data), "conv": "2c3-p7", "timesteps": 2, "supervise": "every", "parts": 2, "epochs": 1}
+    changes |= {"batch": 4, "reads": "output", "recalibrate": 2}
+    for of, taken in (("w", False), ("average", True)):
+        trainer = SequenceTrainer(config(tmp_path / of, weights_of=of, **changes), quiet=True)
+        assert trainer.fit()
+        kept = trainer.network.cells[0].synapse[1].running_mean
+        best = read_tensors(trainer.folder.best)[0]["cells.0.synapse.1.running_mean"]
+        assert best.equal(kept) != taken
+
+
 def test_a_run_goes_on_with_its_own_order_task_and_measure(tmp_path):
     cut = SequenceTrainer(config(tmp_path / "run"), quiet=True)
     stop_after(cut, 2)
     assert not cut.fit()
     said = refused(SequenceTrainer, config(tmp_path / "run", seed=1), resume=True)
-    assert "stands at batch 2 of 3 in its epoch; seed, batch, limit, test_speakers and timesteps can be changed between two" in said
+    assert "stands at batch 2 of 3 in its epoch; seed, batch, limit and timesteps can be changed between two" in said
     assert "stands at batch 2 of 3" in refused(SequenceTrainer, config(tmp_path / "run", timesteps=9), resume=True)
     other = config(tmp_path / "run", task="char", data=str(text(tmp_path)))
     assert "is of task adding; to learn another, start a new run" in refused(SequenceTrainer, other, resume=True)

@@ -93,7 +93,7 @@ def test_a_limit_on_a_text_is_one_on_its_windows(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("to be or not to be " * 100)
     chosen = config(task="char", data=str(path), timesteps=10, batch=4)
-    assert build_task(chosen).samples == 4 * 42 and build_task(chosen.updated({"limit": 8})).samples == 8
+    assert build_task(chosen).samples == 4 * 42 and build_task(chosen.updated({"limit": 2})).samples == 8
 
 
 # --- what is asked when, and the figures ---

@@ -96,7 +96,7 @@ def read_labels(path: Path, classes: int = 11) -> list[Gesture]:
     """`class,startTime_usec,endTime_usec`, one gesture a line; classes count from 1 in the file.
 
     Raises:
-        InputError: no such file, or a line that is no gesture.
+        InputError: no such file, no head or no gesture in it, or a line that is none.
     """
     try:
         lines = list(csv.reader(read_limited(path, 1 << 24).decode().splitlines()))
@@ -104,6 +104,8 @@ def read_labels(path: Path, classes: int = 11) -> list[Gesture]:
         raise InputError(f"{path}: the labels of a recording cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: no table of labels ({one_line(error)})") from None
+    if len(lines) < 2 or not lines[0] or lines[0][0].strip().isdecimal():
+        raise InputError(f"{path}: expected a line class,startTime_usec,endTime_usec and a line for each gesture after it")
     found = []
     for number, line in enumerate(lines[1:], 2):
         try:

@@ -80,6 +80,7 @@ class Recordings:
         if self.label.min() < 0 or self.label.max() >= CLASSES:
             i = int(((self.label < 0) | (self.label >= CLASSES)).argmax())
             raise InputError(f"{path}: recording {i} of {split} has the label {self.label[i]}; 0 to {CLASSES - 1} are wanted")
+        self.offsets = self.offsets.astype(np.int64)  # unsigned ones never seem to go back
         if self.offsets[0] != 0 or self.offsets[-1] != len(self.t) or (np.diff(self.offsets) < 0).any():
             raise InputError(f"{path}: the offsets of {split} do not lead from 0 to its {len(self.t)} events")
 

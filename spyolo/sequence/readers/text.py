@@ -56,12 +56,12 @@ def read_corpus(path: Path, level: str) -> Corpus:
 def tokens(text: str, level: str) -> list[str]:
     if level == "char":
         return list(text)
-    return [word for line in text.splitlines() for word in (*line.split(), END)]
+    return [word for line in text.removesuffix("\n").split("\n") for word in (*line.split(), END)]
 
 
 def read(path: Path) -> str:
     try:
-        return read_limited(path, 1 << 30).decode().replace("\r\n", "\n").replace("\r", "\n")
+        return read_limited(path, 1 << 30).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:

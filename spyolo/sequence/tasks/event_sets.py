@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from spyolo.errors import InputError
+from spyolo.files import read_limited
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import ACCURACY
 from spyolo.sequence.readers import aedat2, aedat3, nmnist
@@ -46,6 +47,10 @@ class EventSet(Task):
     def recording(self, split: str, i: int) -> tuple[Events, int]:
         """Events and label of one recording, read now."""
 
+    @abstractmethod
+    def told(self, split: str, i: int) -> str:
+        """Where a recording lies, for messages."""
+
     def train_batch(self, indices: list[int], epoch: int) -> Batch:
         return self.frames("train", indices)
 
@@ -58,6 +63,8 @@ class EventSet(Task):
         labels = []
         for column, i in enumerate(self.places(split, indices)):
             events, label = self.recording(split, i)
+            if not len(events.t):
+                raise InputError(f"recording {i} of {split} ({self.told(split, i)}) has no events: blank frames would be learned")
             counts = to_frames(events, self.timesteps, self.side, self.side, self.by, self.shrink)
             frames[:, column] = np.minimum(counts, 32767)
             labels.append(label)
@@ -86,6 +93,9 @@ class NMNIST(EventSet):
         path, label = self.files[split][i]
         return nmnist.read_bin(path), label
 
+    def told(self, split: str, i: int) -> str:
+        return str(self.packed[split].path if self.packed else self.files[split][i][0])
+
 
 def labelled_files(folder: Path, pattern: str, names: tuple[str, ...] = tuple("0123456789")) -> list[tuple[Path, int]]:
     """Files of one folder a class, in the order of their numbers.
@@ -103,8 +113,8 @@ def labelled_files(folder: Path, pattern: str, names: tuple[str, ...] = tuple("0
 
 
 class CIFAR10DVS(EventSet):
-    """CIFAR10-DVS (Li et al., 2017): a folder a class with 1,000 .aedat files. It has no official split: the first tenth of each class is
-    the test, as later work does, whose figures are higher than those of a random split."""
+    """CIFAR10-DVS (Li et al., 2017): a folder a class with 1,000 .aedat files. It has no official split: the last tenth of each class
+    is the test, as SpikingJelly's `split_to_train_test_set` cuts at 0.9."""
 
     outputs = 10
 
@@ -114,9 +124,9 @@ class CIFAR10DVS(EventSet):
         self.files: dict[str, list[tuple[Path, int]]] = {"train": [], "test": []}
         for label in range(len(CIFAR10)):
             own = [f for f in files if f[1] == label]
-            cut = max(1, len(own) // 10)
-            self.files["test"] += own[:cut]
-            self.files["train"] += own[cut:]
+            cut = min(-(-len(own) * 9 // 10), len(own) - 1)
+            self.files["train"] += own[:cut]
+            self.files["test"] += own[cut:]
         self.samples, self.tests = len(self.files["train"]), len(self.files["test"])
 
     def labels(self, split: str) -> list[int]:
@@ -125,6 +135,9 @@ class CIFAR10DVS(EventSet):
     def recording(self, split: str, i: int) -> tuple[Events, int]:
         path, label = self.files[split][i]
         return aedat2.read_aedat2(path), label
+
+    def told(self, split: str, i: int) -> str:
+        return str(self.files[split][i][0])
 
 
 class DVSGesture(EventSet):
@@ -145,6 +158,10 @@ class DVSGesture(EventSet):
         path, gesture = self.gestures[split][i]
         return aedat3.read_window(path, gesture.start, gesture.end), gesture.label
 
+    def told(self, split: str, i: int) -> str:
+        path, gesture = self.gestures[split][i]
+        return f"{path}, {gesture.start} to {gesture.end} microseconds"
+
 
 def listed_gestures(root: Path, name: str) -> list[tuple[Path, aedat3.Gesture]]:
     """Every gesture of the recordings that a list names; recordings are not opened yet.
@@ -153,9 +170,11 @@ def listed_gestures(root: Path, name: str) -> list[tuple[Path, aedat3.Gesture]]:
         InputError: the list, a recording or its labels are missing.
     """
     try:
-        lines = (root / name).read_text().split()
+        lines = read_limited(root / name, 1 << 20).decode().split()
     except OSError as error:
         raise InputError(f"{root / name}: cannot be read ({error.strerror}); needed: the folder DvsGesture") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{root / name}: no list of recordings: not text") from None
     found = []
     for line in lines:
         path = root / line

@@ -32,7 +32,7 @@ class Language(Task):
     def __init__(self, path: Path, level: str, timesteps: int = 150, batch: int = 128, seed: int = 0) -> None:
         super().__init__(seed)
         self.corpus = read_corpus(path, level)
-        self.timesteps, self.batch, self.level = timesteps or 150, batch, level
+        self.timesteps, self.batch = timesteps or 150, batch
         self.objective = BITS if level == "char" else PERPLEXITY
         self.outputs = len(self.corpus.vocabulary)
         self.tokens = hashlib.sha256("\0".join(self.corpus.vocabulary).encode()).hexdigest()[:16]
@@ -46,6 +46,10 @@ class Language(Task):
         streams = max(1, min(TEST_STREAMS, (len(self.corpus.test) - 1) // 2))
         self.test_lines = side_by_side(self.corpus.test, streams)
         self.tests = -(-(len(self.test_lines) - 1) // self.timesteps)  # windows
+
+    def limit(self, train: int = 0, test: int = 0) -> None:
+        """Both count windows over all streams."""
+        super().limit(train * self.batch, test)
 
     def train_batch(self, indices: list[int], epoch: int) -> Batch:
         return self.window(self.lines, indices[0] // self.batch)

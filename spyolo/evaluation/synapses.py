@@ -66,37 +66,45 @@ def geometry(layer: Any, fan: FanOut, shape: torch.Size, outputs: int) -> Tally:
 
 
 def is_binary(x: Tensor) -> Tensor:
-    """Whether every value is 0 or 1, a boolean on x's device."""
-    if not x.is_cpu or x.dim() < 2:
-        return _zeros_and_ones(x)
+    """Of each row (picture) of x [B, ...], whether every value of it is 0 or 1: bool [B] on x's device."""
+    row = x[0].numel() if len(x) else 0
+    if not x.is_cpu or row <= PIECE:
+        return _zeros_and_ones(x.reshape(len(x), -1))
     # No device to wait for here: pieces stay in the cache, and the first one of a real operand spares the others.
-    pieces = (piece for row in x for piece in row.chunk(max(1, row.numel() // PIECE)))
-    return torch.tensor(all(bool(_zeros_and_ones(piece)) for piece in pieces))
+    pieces = (row.reshape(1, -1).split(PIECE, 1) for row in x)
+    return torch.tensor([all(bool(_zeros_and_ones(piece)) for piece in row) for row in pieces])
 
 
 def _zeros_and_ones(x: Tensor) -> Tensor:
-    """x - x x is exactly zero for 0 and 1, and for no other number."""
-    low, high = torch.aminmax(torch.addcmul(x, x, x, value=-1))
+    """Of each row of x [B, N]. x - x x is exactly zero for 0 and 1, and for no other number."""
+    if not x.numel():
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+    low, high = torch.aminmax(torch.addcmul(x, x, x, value=-1), dim=1)
     return (low == 0) & (high == 0)
 
 
-def nonzero_at(x: Tensor, in_front: tuple[int, ...], binary: Tensor) -> Tensor:
-    """How many values are not zero at each place, summed over the dimensions `in_front`, int64."""
+def nonzero_at(x: Tensor, inner: tuple[int, ...], binary: Tensor) -> Tensor:
+    """How many values of each row are not zero at each place, summed over the dimensions `inner`, int64 [B, places]."""
+    if not inner:
+        return x.bool().long()
     wide = torch.promote_types(x.dtype, torch.float32)
-    if x.is_cpu and binary and math.prod(x.shape[axis] for axis in in_front) < 1 / torch.finfo(wide).eps:
-        return x.sum(in_front, dtype=wide).long()  # several times as fast, and exact: whole numbers
-    return x.bool().view(torch.uint8).sum(in_front, dtype=torch.int32).long()
+    if x.is_cpu and bool(binary.all()) and math.prod(x.shape[axis] for axis in inner) < 1 / torch.finfo(wide).eps:
+        return x.sum(inner, dtype=wide).long()  # several times as fast, and exact: whole numbers
+    return x.bool().view(torch.uint8).sum(inner, dtype=torch.int32).long()
 
 
 def measure(x: Tensor, fan: FanOut, tally: Tally) -> Tensor:
-    """What depends on the operand's values, as int64 [5] on its device, in the order of MEASURED.
+    """What depends on the operand's values, as int64 [5] on its device, in the order of MEASURED. Each row (picture) is judged by itself:
+    what it costs does not depend on those beside it.
 
     On the meta device there are none: the operand counts as real numbers, none of them zero, as in a plain network.
     """
     if x.is_meta:
         return torch.tensor([tally.values, 0, tally.dense_macs, tally.connections, 0])
-    in_front = tuple(range(x.dim() - fan.places.dim()))
     binary = is_binary(x)
-    at = nonzero_at(x, in_front, binary)
-    reached, binary = (at * fan.places).sum() * fan.outputs, binary.long()
-    return torch.stack([at.sum(), binary * tally.values, (1 - binary) * tally.dense_macs, (1 - binary) * reached, binary * reached])
+    at = nonzero_at(x, tuple(range(1, x.dim() - fan.places.dim())), binary)
+    rows = max(1, len(x))
+    reached = (at * fan.places).reshape(len(x), -1).sum(1) * fan.outputs
+    ones = binary.sum()
+    values, macs = ones * (tally.values // rows), (len(x) - ones) * (tally.dense_macs // rows)
+    return torch.stack([at.sum(), values, macs, (reached * ~binary).sum(), (reached * binary).sum()])

@@ -11,6 +11,7 @@ from spyolo.detection import build_detector
 from spyolo.evaluation.meter import EnergyMeter, dense_counts
 from spyolo.evaluation.sparsity import channel_extremes, firing_rate, layer_sparsity, sparsity_summary
 from spyolo.evaluation.synapses import fan_out, is_binary, side_fan_out
+from spyolo.evaluation.tallies import Tally
 from spyolo.neurons import ALIFUnit, Cell, LIFUnit, dense_ltc
 
 MAIN, GATES, HEADS, ENCODER, TWIN, LITE = 3_387_744_256, 5_183_373_312, 19_468_800, 37_380_096, 3_407_213_056, 3_462_893_824
@@ -96,9 +97,18 @@ def test_one_value_that_is_not_binary_makes_every_product_a_mac():
 def test_binary_means_zero_or_one_and_nothing_else(dtype):
     one_ulp_off = torch.nextafter(torch.tensor(1.0, dtype=dtype), torch.tensor(2.0, dtype=dtype))
     tiny = torch.tensor(torch.finfo(dtype).tiny, dtype=dtype)
-    assert is_binary(torch.tensor([0, 1, 1, -0.0], dtype=dtype))
     for odd in (one_ulp_off, tiny, -1.0, 2.0, float("nan"), float("inf")):
-        assert not is_binary(torch.tensor([0, 1, odd], dtype=dtype)), odd
+        assert is_binary(torch.tensor([[0, 1, odd], [0, 1, -0.0]], dtype=dtype)).tolist() == [False, True], odd
+
+
+@pytest.mark.parametrize("side", [8, 400])  # looked at whole, and in pieces
+def test_a_picture_costs_the_same_whatever_lies_beside_it(side):
+    torch.manual_seed(0)
+    noise, black, marks = torch.rand(1, 2, side, side), torch.zeros(1, 2, side, side), (torch.rand(1, 2, side, side) < 0.1).float()
+    conv = nn.Conv2d(2, 3, 3, padding=1)
+    together = metered(conv, torch.cat([noise, black, marks])).total()
+    assert together == sum((metered(conv, x).total() for x in (noise, black, marks)), Tally())
+    assert together.macs == metered(conv, noise).total().dense_macs > 0 and together.acs == metered(conv, marks).total().acs > 0
 
 
 def test_pooled_spikes_are_denser_than_the_layer_that_fired_them():

@@ -58,4 +58,6 @@ def auxiliary_loss(config: SequenceConfig, task: Task, parts: int) -> AuxiliaryL
         return None
     if task.objective.metric != "accuracy" or not parts:
         raise InputError(f"supervise auxiliary needs classes and sequences of one length, which {config.task} does not have")
-    return AuxiliaryLoss(task.outputs, parts)
+    return AuxiliaryLoss(
+        task.outputs, parts, warm_up=config.aux_warm_up, policy=config.aux_policy, scaling=config.aux_scaling
+    )  # fmt: skip

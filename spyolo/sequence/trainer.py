@@ -114,6 +114,8 @@ class SequenceTrainer:
         title = f"epoch {self.epoch + 1}/{self.config.epochs}"
         bar = tqdm(total=self.per_epoch, initial=self.batch, desc=title, disable=self.quiet, leave=False)
         self.network.train()
+        if self.auxiliary is not None:
+            self.auxiliary.epoch = self.epoch
         for batch in self.batches():
             self.set_rate()
             log = self.learn(batch)

@@ -278,6 +278,20 @@ def test_a_warm_start_tells_what_its_weights_were_trained_with(tmp_path):
     assert "slowest is for LTC neurons" in refused(SequenceTrainer, config(tmp_path / "more", slowest=9, cell="lstm"))
 
 
+def test_the_auxiliary_loss_is_the_one_that_is_asked_for(tmp_path):
+    """The first epoch of two leaves its distributions uniform; scaling and policy reach it."""
+    data = write_mnist(tmp_path / "mnist", train=8, test=4)
+    changes = {"task": "smnist", "data": str(data), "timesteps": 0, "parts": 2, "supervise": "auxiliary", "readout": "gated"}
+    changes |= {"aux_policy": "misclassified", "aux_scaling": "reference", "aux_warm_up": 1}
+    trainer = SequenceTrainer(config(tmp_path / "run", epochs=1, **changes), quiet=True)
+    assert (trainer.auxiliary.policy, trainer.auxiliary.scaling) == ("misclassified", "reference")
+    assert trainer.fit() and (trainer.auxiliary.Q == 0.1).all()
+    longer = SequenceTrainer(config(tmp_path / "run", epochs=2, **changes), resume=True, quiet=True)
+    assert longer.fit() and not (longer.auxiliary.Q == 0.1).all()
+    for name in ("aux_policy", "aux_scaling", "aux_warm_up"):
+        assert f"{name} goes with supervise auxiliary, not with parts" in refused(config, tmp_path / "a", **{name: changes[name]})
+
+
 @pytest.mark.parametrize("rule", ["fptt", "bptt", "eprop"])
 def test_updates_without_a_target_are_refused(tmp_path, rule):
     said = refused(SequenceTrainer, config(tmp_path / "run", rule=rule, supervise="last", parts=4, readout="linear", reads="output"))

@@ -133,7 +133,12 @@ class Predictor:
         Args:
             every: frames between looks for a state that is not finite.
             restart: begin again from rest when there is one, with a warning that counts; False: raise NotFinite.
+
+        Raises:
+            InputError: `every` under 1.
         """
+        if every < 1:
+            raise InputError(f"every must be at least 1, got {every}")
         state: DetectorState | None = None
         restarts = 0
         for number, frame in enumerate(frames, 1):

@@ -31,6 +31,7 @@ LARGEST = 800  # pixels, a side
 MOST_ROUNDS = 40
 WAITING = "Waiting for its turn: one visitor learns at a time."
 MOST_SAVED = 50  # copies in the folder for them
+MARKUP = set("<>[]()!`*|#\\&$")  # what a page takes for more than text: names are shown to everybody
 STEPS = """**1** Give a picture. **2** Name a thing and click two opposite corners of it; box every thing of that kind.
 **3** More pictures, if you have them. **4** Press *Learn*, and watch. Only a copy learns: the model stays as it is."""
 
@@ -74,6 +75,7 @@ class LearnTab:
 
     def __init__(self, models: Models, sessions: Sessions, chosen: gr.Dropdown, examples: Examples, save_to: Path) -> None:
         self.models, self.sessions, self.chosen, self.save_to = models, sessions, chosen, save_to
+        self.saving = threading.Lock()
         gr.Markdown(STEPS)
         with gr.Row():
             with gr.Column(scale=5, min_width=300):
@@ -154,6 +156,8 @@ class LearnTab:
         page, name = desk.page, (name or "").strip()
         if not 0 < len(name) <= 40:
             raise InputError("name the thing first: 1 to 40 characters")
+        if not name.isprintable() or set(name) & MARKUP:
+            raise InputError(f"a name is of letters, digits and spaces, without any of {' '.join(sorted(MARKUP))}")
         if desk.corner is None:
             desk.corner = point
             return "Now the opposite corner."
@@ -182,9 +186,10 @@ class LearnTab:
     @told(5, 3)
     def start_over(self, request: gr.Request) -> list[Any]:
         session, desk = self.at(request)
-        if desk.busy:
-            raise InputError("it is still learning")
-        session.forget(Desk)
+        with desk.lock:
+            if desk.busy:
+                raise InputError("it is still learning")
+            session.forget(Desk)
         return [None, None, None, "Started over: pictures, boxes and what was learned are gone.", None]
 
     @told(3)
@@ -225,14 +230,15 @@ class LearnTab:
     def go_back(self, request: gr.Request) -> list[Any]:
         """Undo the last press of Learn, with the classes it brought."""
         session, desk = self.at(request)
-        if desk.lesson is None or not desk.marks:
-            raise InputError("nothing to undo")
-        if desk.busy:
-            raise InputError("it is still learning")
-        mark = desk.marks.pop()
-        while desk.lesson.depth > mark:
-            desk.lesson.undo()
-        desk.losses = desk.losses[: desk.lesson.updates]
+        with desk.lock:
+            if desk.busy:
+                raise InputError("it is still learning")
+            if desk.lesson is None or not desk.marks:
+                raise InputError("nothing to undo")
+            mark = desk.marks.pop()
+            while desk.lesson.depth > mark:
+                desk.lesson.undo()
+            desk.losses = desk.losses[: desk.lesson.updates]
         said = f"Undone: back to {desk.lesson.updates} updates." if desk.lesson.updates else "Undone: the copy is as it was at first."
         return [self.sight(session, desk, desk.model), loss_curve(desk.losses) if desk.losses else None, said]
 
@@ -240,10 +246,13 @@ class LearnTab:
     def keep(self, request: gr.Request) -> list[Any]:
         """Save the copy as weights, and offer it among the models."""
         _, desk = self.at(request)
-        if desk.lesson is None or not desk.lesson.updates:
-            raise InputError("nothing learned yet")
-        path = self.free_path(desk.model)
-        desk.lesson.save(path)
+        with desk.lock, self.saving:  # it begins to learn under the desk's lock; a free name is free for one visitor only
+            if desk.lesson is None or not desk.lesson.updates:
+                raise InputError("nothing learned yet")
+            if desk.busy:
+                raise InputError("it is still learning; save it when it is done")
+            path = self.free_path(desk.model)
+            desk.lesson.save(path)
         return [gr.Dropdown(choices=self.models.choices()), f"**Saved** as `{path.name}`; it is among the models above."]
 
     def free_path(self, model: str) -> Path:

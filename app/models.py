@@ -224,8 +224,8 @@ def accuracy(info: WeightsInfo) -> float | None:
 def about(model: Model, photographs: bool = True) -> str:
     """A few plain sentences on a model. `photographs`: whether the page offers any model trained on them."""
     info, ap = model.info, accuracy(model.info)
-    names = ", ".join(info.classes[:8]) + (f" and {len(info.classes) - 8} more" if len(info.classes) > 8 else "")
-    split = "held-out drawn" if model.drawn else info.metrics.get("split", "held-out")
+    names = ", ".join(map(as_text, info.classes[:8])) + (f" and {len(info.classes) - 8} more" if len(info.classes) > 8 else "")
+    split = "held-out drawn" if model.drawn else as_text(str(info.metrics.get("split", "held-out")))
     good = f" Accuracy (AP50, 1 is perfect): {ap:.2f} on {split} pictures." if ap is not None else ""
     steps = f"{model.timesteps} time step{'' if model.timesteps == 1 else 's'}"
     text = f"Finds **{names}**. Looks at {info.size} x {info.size} pixels for {steps}.{good}"
@@ -233,3 +233,8 @@ def about(model: Model, photographs: bool = True) -> str:
         text += " **It was trained on drawn shapes, not on photographs:** try it with the drawn pictures; on photographs it finds nothing."
         text += " Choose another model for photographs." if photographs else " No model trained on photographs is here yet."
     return text
+
+
+def as_text(name: str) -> str:
+    """A name out of a file, for Markdown: a picture in it would be fetched from elsewhere by everybody's browser."""
+    return re.sub(r"([^\w\s,.:+-])", r"\\\1", " ".join(name.split()))

@@ -73,6 +73,12 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     return WeightsInfo(spec, classes, size, timesteps, metrics, notes, vote_iou)
 
 
+def epoch_of(path: str | Path) -> int:
+    """After how many epochs a run wrote a weights file; -1 where it does not say. Raises InputError: as `load_tensors`."""
+    metadata = load_tensors(path)[1]
+    return int(info_from_metadata(metadata, path).notes.get("epoch", -1))
+
+
 def checked_field(metadata: Mapping[str, str], name: str, path: str | Path, read: Callable[[Any], T]) -> T:
     """A field of the metadata, decoded and read. Raises InputError naming the field."""
     if name not in metadata:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from spyolo.errors import InputError
-from spyolo.files import is_there, one_line
+from spyolo.files import is_there, one_line, shortened
 from spyolo.settings import Settings, load_settings, plain
 from spyolo.tensors import under
 
@@ -67,10 +67,30 @@ def check_same_run(
     form = learning.get("form", "feddyn")
     if config.rule == "fptt" and (form == "paper") != (config.form == "paper"):  # lambda is a gradient there, a multiplier in the others
         raise InputError(f"{last} is of form {form}, whose lambda means another thing than that of {config.form}; {anew}")
+    if position["batch"] and position["epoch"] >= config.epochs:
+        raise InputError(
+            f"{last} stands in the middle of epoch {position['epoch'] + 1}, so a run of {config.epochs} has no end here: give --epochs "
+            f"{position['epoch'] + 1} or more"
+        )
     if position["batch"] and (position["per_epoch"] != per_epoch or changed(kept, config, order)):
         raise InputError(
             f"{last} stands at batch {position['batch']} of {position['per_epoch']} in its epoch; {', '.join(order[:-1])} and {order[-1]} "
             "can be changed between two epochs only"
+        )
+
+
+def check_same_network(last: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises InputError where a checkpoint's detector is built otherwise: tensors of one shape would mean another thing.
+
+    Args:
+        before, now: the two specs, as trees; what an older one does not name passes for unchanged.
+    """
+    was, wanted = ({**spec, **spec["units"]} for spec in (before, plain(dict(now))))
+    other = [name for name in was if name != "units" and name in wanted and was[name] != wanted[name]]
+    if other:
+        raise InputError(
+            f"{last} is of a detector with {other[0]} {shortened(was[other[0]])}, not {shortened(wanted[other[0]])}; to train another, "
+            "start a new run with --init"
         )
 
 

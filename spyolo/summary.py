@@ -63,7 +63,8 @@ def finish(trainer: Trainer) -> str:
     dataset = builders.validation_set(c)
     options = {
         "confidence": c.confidence, "nms_iou": c.nms_iou, "max_detections": c.max_detections, "vote_iou": c.vote_iou,
-        "batch_size": c.batch, "device": trainer.device, "amp": trainer.amp, "workers": trainer.workers, "progress": not trainer.quiet,
+        "batch_size": trainer.eval_batch, "device": trainer.device, "amp": trainer.amp, "workers": trainer.workers,
+        "progress": not trainer.quiet,
     }  # fmt: skip
     found, counts = metered(detector, dataset, info.timesteps, **options)
     steps = info.timesteps

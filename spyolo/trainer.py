@@ -7,6 +7,7 @@ Several processes (`peers`) run it together, each on its share of every batch; t
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 import warnings
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from spyolo import builders, engine, recordings
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, save_weights
+from spyolo.checkpoint import WeightsInfo, epoch_of, info_to_metadata, initialise, save_weights
 from spyolo.config import Config
 from spyolo.data import load_batches
 from spyolo.distributed import ALONE, Peers, synchronised
@@ -31,7 +32,7 @@ from spyolo.health import Watch, counts, told
 from spyolo.learning import EMA
 from spyolo.neurons import choose_amp, norms
 from spyolo.pieces import Piece, pieces_of, this_piece, warn_of_repeats
-from spyolo.resuming import check_same_run, measured_otherwise, restore, state_tensors, taking_up
+from spyolo.resuming import check_same_network, check_same_run, measured_otherwise, restore, state_tensors, taking_up
 from spyolo.run_folder import Row, RunFolder
 from spyolo.running import build_optimizer, choose_device, cosine_rate, evaluated, stop_on_signals
 from spyolo.tensors import save_tensors, under
@@ -119,6 +120,7 @@ class Trainer:
                 if self.batch < self.per_epoch:
                     break
                 self.end_epoch()
+                self.stopping = self.peers.agree([self.stopping], self.device)[0]  # a signal may have reached one of them alone
             if self.epoch >= self.config.epochs and not self.stopping:
                 self.end_early()
         return self.epoch >= self.config.epochs
@@ -126,7 +128,8 @@ class Trainer:
     def end_early(self) -> None:
         """Resumed with fewer epochs than it was meant to have, or with another measure, a run may end at an epoch that was not evaluated,
         or not so: evaluate it now."""
-        if "voc10_ap50" not in self.history[-1] or self.measure_anew:
+        final = self.peers.first_does(lambda: self.folder.final.is_file() and epoch_of(self.folder.final) == self.epoch)
+        if "voc10_ap50" not in self.history[-1] or self.measure_anew or not final:
             self.history[-1] |= self.scores()
             if self.peers.first:
                 self.folder.record(self.history)
@@ -284,11 +287,16 @@ class Trainer:
             engine.recalibrate(self.detector, batches, self.timesteps, device=self.device, amp=self.amp)
             self.peers.mean_statistics(self.detector)
 
+    @property
+    def eval_batch(self) -> int:
+        """Pictures shown together in an evaluation: as many as a process trains on at once, so they fit."""
+        return self.config.batch // (self.peers.world * self.config.accumulate)
+
     def detect(self) -> dict[str, Detections]:
         return recordings.detect(
             self.detector, self.val_set, (self.timesteps,), confidence=self.config.confidence, nms_iou=self.config.nms_iou,
             max_detections=self.config.max_detections, vote_iou=self.config.vote_iou,
-            batch_size=self.config.batch // (self.peers.world * self.config.accumulate), device=self.device, amp=self.amp,
+            batch_size=self.eval_batch, device=self.device, amp=self.amp,
             workers=self.workers, progress=not self.quiet, peers=self.peers,
         )[self.timesteps]  # fmt: skip
 
@@ -335,6 +343,7 @@ class Trainer:
                 anew="to go on with another, start a new run with --init", order=ORDER,
             )  # fmt: skip
             self.check_classes(tuple(json.loads(metadata["classes"])))
+            check_same_network(self.folder.last, json.loads(metadata["spec"]), dataclasses.asdict(self.detector.spec))
             self.pieces = json.loads(metadata["notes"]).get("pieces", [])[:-1]  # the last one is this run's own
             restore(tensors, self.detector, self.rule.weights, self.remembered(), self.optimizer)
             world = int(position.get("world", 1))

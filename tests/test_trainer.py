@@ -19,10 +19,11 @@ import pytest
 import torch
 
 from spyolo import engine
-from spyolo.checkpoint import WeightsInfo, load_detector, load_tensors, save_weights
+from spyolo.checkpoint import WeightsInfo, epoch_of, load_detector, load_tensors, save_weights
 from spyolo.config import Config, load_config
 from spyolo.data import SAMPLE_CLASSES
 from spyolo.detection import LossParts, build_detector
+from spyolo.distributed import Peers
 from spyolo.errors import InputError
 from spyolo.neurons import norms
 from spyolo.resuming import weight_names
@@ -377,6 +378,34 @@ def test_a_run_killed_before_its_first_checkpoint_starts_anew(whole, tiny_config
     assert not list(Path(config.out).glob(".*"))
 
 
+def test_a_run_that_ends_at_an_epoch_that_was_evaluated_leaves_its_final_weights(tiny_config):
+    config = tiny_config(**SHORT | {"epochs": 3, "eval_every": 1, "timesteps": 1})
+    trainer = Trainer(config, quiet=True)
+    end = trainer.end_epoch
+    trainer.end_epoch = lambda: (end(), setattr(trainer, "stopping", True))  # type: ignore[method-assign]
+    assert not trainer.fit() and not trainer.folder.final.exists()
+    for epochs in (1, 2):  # longer again: what it ended with before is not its end any more
+        assert resumed(config, epochs=epochs).fit() and epoch_of(trainer.folder.final) == epochs
+
+
+def test_a_run_does_not_end_in_the_middle_of_an_epoch(tiny_config):
+    config = tiny_config(**SHORT | {"epochs": 3, "timesteps": 1})
+    trainer = Trainer(config, quiet=True)
+    at_batch(trainer, 6, lambda: setattr(trainer, "stopping", True))
+    assert not trainer.fit() and (trainer.epoch, trainer.batch) == (1, 2)
+    with pytest.raises(InputError, match="in the middle of epoch 2, so a run of 1 has no end here: give --epochs 2 or more"):
+        resumed(config, epochs=1)
+    assert resumed(config, epochs=2).fit()
+
+
+def test_all_processes_leave_where_one_is_told_to_in_an_evaluation(tiny_config, monkeypatch):
+    trainer = Trainer(tiny_config(**SHORT | {"epochs": 3, "timesteps": 1}), quiet=True)
+    end, others = trainer.end_epoch, [False]
+    trainer.end_epoch = lambda: (end(), others.__setitem__(0, True))  # type: ignore[method-assign]
+    monkeypatch.setattr(Peers, "agree", lambda self, flags, device: [flag or others[0] for flag in flags])
+    assert not trainer.fit() and (trainer.epoch, trainer.batch) == (1, 0)
+
+
 def test_a_complete_run_has_nothing_left_to_do(whole):
     before = rows(whole.out)
     trainer = resumed(whole)
@@ -515,7 +544,10 @@ def test_a_loss_that_is_not_finite_is_told_and_not_saved(tiny_config):
         ({"batch": 4}, "stands at batch 2 of 4 in its epoch; seed, batch, limit, train and lanes can be changed between two epochs"),
         ({"seed": 1}, "stands at batch 2 of 4 in its epoch; seed, batch"),  # another order: pictures twice, or never
         ({"train": "2007:val", "limit": 9}, "stands at batch 2 of 4 in its epoch; seed, batch"),
-        ({"width": 1}, "not a checkpoint of this run .*size mismatch for backbone.conv1"),
+        ({"width": 1}, "is of a detector with width "),
+        ({"threshold": 2.0}, "is of a detector with threshold .*, not 2.0; to train another, start a new run with --init"),
+        ({"surrogate": "triangle"}, "is of a detector with surrogate"),
+        ({"start": "uniform"}, "is of a detector with start"),
         ({"classes": "cross,disc"}, r"is of the classes .*, not \['cross', 'disc'\]; resume it with the former, or start"),
         ({"classes": ",".join(reversed(SAMPLE_CLASSES))}, "is of the classes"),  # as many, but labels would change their meaning
     ],

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spyolo.neurons.fused import fused_ltc_step
+from spyolo.neurons.fused import check_shapes, fused_ltc_step
 from spyolo.neurons.fused_adaptive import fused_adaptive_step
 from spyolo.neurons.gated import GRUUnit, LSTMUnit
 from spyolo.neurons.gates import ConvGate, StaticGate, build_gate
@@ -71,6 +71,7 @@ class LTCUnit(nn.Module):
         fused = self.fused and not torch.compiler.is_compiling()  # an export shall see plain operations
         if state is None and not (fused and not adaptive and self.start == "zeros" and isinstance(self.gate, ConvGate | StaticGate)):
             state = self.initial_state(current)
+        check_shapes(current, state)  # before the gates: they run kernels too
         logit = self.gate(current, None if state is None else state.u)
         if fused and adaptive:
             assert state is not None and self.adaptation_gate is not None

@@ -111,8 +111,8 @@ class Compiling:
                 raise
             except Exception as error:  # torch.compile raises many types: no C++ compiler, no Triton, an unsupported platform
                 cls.enabled = False
-                reason = str(error).strip().splitlines()[0][:200]
-                message = f"torch.compile is not to be had here ({type(error).__name__}: {reason}); training runs slower without it"
+                reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])[:200]
+                message = f"torch.compile is not to be had here ({reason}); training runs slower without it"
                 warnings.warn(message, stacklevel=2)
         return kernels(False)[which](*args)
 

@@ -63,6 +63,32 @@ def test_a_new_name_becomes_a_class_and_is_saved(tabs: SimpleNamespace, name: st
     assert desk.lesson is not None and "mug" not in desk.lesson.classes
 
 
+def saved_in(tabs: SimpleNamespace) -> set[Path]:
+    return set((tabs.folder / "learned").glob("*.safetensors"))
+
+
+def test_nothing_is_saved_or_undone_while_it_learns(tabs: SimpleNamespace, name: str, noise: str, visitor: Any) -> None:
+    desk = boxed(tabs, name, noise, visitor)
+    before = saved_in(tabs)
+    learning = tabs.learn.teach(2, False, name, visitor)
+    next(learning)
+    assert desk.busy and "still learning" in tabs.learn.keep(visitor)[1] and "still learning" in tabs.learn.go_back(visitor)[2]
+    assert saved_in(tabs) == before
+    list(learning)
+    assert "Saved" in tabs.learn.keep(visitor)[1]
+    (saved,) = saved_in(tabs) - before
+    saved.unlink()
+
+
+@pytest.mark.parametrize("thing", ["![](http://x/a.png)", "<b>cup</b>", "a\x07b", "[cup](x)"])
+def test_names_that_a_page_takes_for_more_than_text_are_refused(
+    tabs: SimpleNamespace, name: str, noise: str, visitor: Any, thing: str
+) -> None:  # fmt: skip
+    tabs.learn.add_picture(noise, name, visitor)
+    _, message = tabs.learn.click(thing, SimpleNamespace(index=(5, 5)), visitor)
+    assert "a name is of letters, digits and spaces" in message
+
+
 def test_two_users_learn_apart(tabs: SimpleNamespace, name: str, noise: str) -> None:
     one, two = SimpleNamespace(session_hash="one"), SimpleNamespace(session_hash="two")
     first, second = boxed(tabs, name, noise, one), boxed(tabs, name, noise, two)

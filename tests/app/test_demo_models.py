@@ -27,6 +27,11 @@ def test_a_model_of_drawn_shapes_says_so(models: Models, name: str) -> None:
     assert "No model trained on photographs is here yet" in about(models.load(name), models.photographs)
 
 
+def test_names_in_a_file_are_shown_letter_by_letter(tmp_path: Path) -> None:
+    make(tmp_path / "a.safetensors", ("![](http://x/a.png)", "potted plant"))
+    assert r"Finds **\!\[\]\(http:\/\/x\/a.png\), potted plant**" in about(Models([tmp_path]).load("a"))
+
+
 def test_those_trained_on_photographs_come_first_and_of_these_the_most_accurate(tmp_path: Path) -> None:
     make(tmp_path / "a-drawn.safetensors", SAMPLE_CLASSES, metrics={"voc10_ap50": 0.9})
     make(tmp_path / "b-good.safetensors", metrics={"voc10_ap50": 0.4})

@@ -136,20 +136,25 @@ def test_a_kernel_is_compiled_once_for_all_shapes():
 
 def test_a_state_of_another_batch_is_refused_and_costs_no_compiler(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Compiling, "enabled", True)
-    unit = LTCUnit(build_gate("static", 4))
-    with pytest.raises(ValueError, match=r"state is of shape \[2, 4, 3, 3\], the current of \[3, 4, 3, 3\]"):
-        unit(torch.zeros(3, 4, 3, 3), unit.initial_state(torch.zeros(2, 4, 3, 3)))
-    assert Compiling.enabled
+    for gate, dtype in (("static", torch.float32), ("depthwise", torch.bfloat16)):  # a gate adds up current and membrane in a kernel, too
+        unit = LTCUnit(build_gate(gate, 4)).to(dtype)
+        with pytest.raises(ValueError, match=r"state is of shape \[2, 4, 3, 3\], the current of \[3, 4, 3, 3\]"):
+            unit(torch.zeros(3, 4, 3, 3, dtype=dtype), unit.initial_state(torch.zeros(2, 4, 3, 3, dtype=dtype)))
+        assert Compiling.enabled
 
 
-def test_without_a_compiler_it_warns_once_and_goes_on(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(RuntimeError("no C++ compiler found"), r"RuntimeError: no C\+\+ compiler found"), (AssertionError(), "AssertionError")],
+)
+def test_without_a_compiler_it_warns_once_and_goes_on(monkeypatch: pytest.MonkeyPatch, error: Exception, told: str):
     def no_compiler(*inputs: object) -> None:
-        raise RuntimeError("no C++ compiler found")
+        raise error
 
     monkeypatch.setattr(Compiling, "enabled", True)
     monkeypatch.setattr("spyolo.neurons.fused.kernels", lambda compiled: (no_compiler, no_compiler) if compiled else kernels(False))
     x = torch.full((1, 2), 3.0)
-    with pytest.warns(UserWarning, match=r"not to be had here \(RuntimeError: no C\+\+ compiler found\)"):
+    with pytest.warns(UserWarning, match=rf"not to be had here \({told}\)"):
         s = fused_ltc_step(x, x, LTCState(x, x), threshold=1.0, detach_reset=False, surrogate=multi_gaussian).s
     assert s.tolist() == [[1, 1]] and not Compiling.enabled
 

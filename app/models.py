@@ -128,7 +128,9 @@ class Models:
         """All that can be chosen now, the best choice first."""
         given = [(path, self._head(path)) for path in self.given]
         paths = [path for folder in self.folders for path in sorted(folder.glob("*.safetensors"))]
-        others = [(path, self._head(path)) for path in dict.fromkeys([*paths, *self.found]) if path not in self.given]
+        known = {path.resolve() for path in self.given}
+        found = {path.resolve(): path for path in reversed([*paths, *self.found])}  # of two ways to one file the first
+        others = [(path, self._head(path)) for place, path in reversed(found.items()) if place not in known]
         ours = [(path, info) for path, info in others if isinstance(info, WeightsInfo)]
         ours.sort(key=lambda found: Offer("", *found).rank)
         names = set[str]()

@@ -101,5 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except OSError as error:
             raise InputError(f"the page cannot be served at {args.host}:{args.port or '7860...'}: {error}") from error
         print(f"demo at {url} (Ctrl-C ends it); {len(models.names())} model(s), starting with {models.first}", flush=True)
-        page.block_thread()
+        try:
+            page.block_thread()
+        finally:
+            page.sessions.close()
     return 0

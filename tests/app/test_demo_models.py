@@ -44,6 +44,13 @@ def test_those_trained_on_photographs_come_first_and_of_these_the_most_accurate(
     assert "drawn" not in about(models.load("c-better"), models.photographs)
 
 
+def test_a_file_that_can_be_reached_in_two_ways_is_offered_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make(tmp_path / "m.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert Models([tmp_path], found=[Path("m.safetensors")]).names() == ["m"]
+    assert Models([tmp_path], [Path("m.safetensors")]).names() == Models([Path()], [path]).names() == ["m"]
+
+
 def test_files_given_come_before_all(tmp_path: Path) -> None:
     make(tmp_path / "photo.safetensors")
     given = make(tmp_path / "elsewhere" / "drawn.safetensors", SAMPLE_CLASSES)

@@ -177,7 +177,8 @@ def read_weights(path: Path) -> None:
 
 def read_yolo_set(path: Path) -> None:
     root = path.parents[2] if path.suffix == ".txt" else path.parent
-    (root / "images" / "train").mkdir(parents=True, exist_ok=True)
+    for name in ("images", "labels"):
+        (root / name / "train").mkdir(parents=True, exist_ok=True)
     if not (root / "images" / "train" / "a.png").exists():
         Image.new("RGB", (64, 48)).save(root / "images" / "train" / "a.png")
     read_yolo(root, "train", CLASSES if path.suffix == ".txt" else None)

@@ -224,12 +224,20 @@ def test_sequences_of_unequal_length_are_asked_at_every_step(tmp_path, supervise
 
 def test_a_run_that_ends_earlier_than_it_was_meant_to_is_evaluated(tmp_path):
     whole = SequenceTrainer(config(tmp_path / "run", epochs=3, eval_every=3), quiet=True)
-    stop_after(whole, 4)
-    assert not whole.fit() and whole.epoch == 1
+    stop_after(whole, 3)
+    assert not whole.fit() and (whole.epoch, whole.batch) == (1, 0)
     short = load_sequence_config(tmp_path / "run" / "config.yaml").updated({"epochs": 1})
     trainer = SequenceTrainer(short, resume=True, quiet=True)
     assert trainer.fit() and trainer.history[-1]["mse"] == trainer.best
     assert SequenceTrainer(short, resume=True, quiet=True).history == trainer.history
+
+
+def test_a_run_does_not_end_in_the_middle_of_an_epoch(tmp_path):
+    cut = SequenceTrainer(config(tmp_path / "run", epochs=3), quiet=True)
+    stop_after(cut, 4)
+    assert not cut.fit() and (cut.epoch, cut.batch) == (1, 1)
+    said = refused(SequenceTrainer, config(tmp_path / "run", epochs=1), resume=True)
+    assert "stands in the middle of epoch 2, so a run of 1 has no end here: give --epochs 2 or more" in said
 
 
 def test_a_run_goes_on_with_its_own_lambda_only(tmp_path):

@@ -141,6 +141,8 @@ def put(
         )
     start = saved.config.init if saved.config.init in INITS else "unpublished"  # a path of this machine; the pieces tell
     public = saved.config.updated({"data": "", "out": f"runs/{name}", "init": start, "device": "auto", "download": False})
-    notes = {k: v for k, v in saved.notes.items() if k == "epoch"} | {"pieces": pieces_in(saved.notes), "metrics": found}
+    *earlier, piece = pieces_in(saved.notes)
+    pieces = [*earlier, {**piece, metric: round(found[metric], 4)}]  # a checkpoint is saved without a figure
+    notes = {k: v for k, v in saved.notes.items() if k == "epoch"} | {"pieces": pieces, "metrics": found}
     metadata = description(public, saved.sizes, notes)
     return publish(name, saved.network.cpu().state_dict(), metadata, public, found, protocol, where)

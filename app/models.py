@@ -128,9 +128,10 @@ class Models:
         """All that can be chosen now, the best choice first."""
         given = [(path, self._head(path)) for path in self.given]
         paths = [path for folder in self.folders for path in sorted(folder.glob("*.safetensors"))]
-        known = {path.resolve() for path in self.given}
-        found = {path.resolve(): path for path in reversed([*paths, *self.found])}  # of two ways to one file the first
-        others = [(path, self._head(path)) for place, path in reversed(found.items()) if place not in known]
+        first: dict[Path, Path] = {}  # of two ways to one file the first
+        for path in [*self.given, *paths, *self.found]:
+            first.setdefault(path.resolve(), path)
+        others = [(path, self._head(path)) for path in first.values() if path not in self.given]
         ours = [(path, info) for path, info in others if isinstance(info, WeightsInfo)]
         ours.sort(key=lambda found: Offer("", *found).rank)
         names = set[str]()

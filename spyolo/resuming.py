@@ -85,7 +85,7 @@ def check_same_network(last: Path, before: Mapping[str, Any], now: Mapping[str, 
     Args:
         before, now: the two specs, as trees; what an older one does not name passes for unchanged.
     """
-    was, wanted = ({**spec, **spec["units"]} for spec in (before, plain(dict(now))))
+    was, wanted = ({**spec, **spec["units"]} for spec in (before, plain(now)))
     other = [name for name in was if name != "units" and name in wanted and was[name] != wanted[name]]
     if other:
         raise InputError(

@@ -106,7 +106,7 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     args.amp = choose_amp(args.amp, device)
     steps = (asked or (info.timesteps,)) if detector.spiking and not events else (1,)
     if asked not in (None, steps):
-        notes.append(f"--timesteps {args.timesteps} is not read: {'a window of events' if events else 'a plain network'} takes one step")
+        notes.append(told_of_steps(args.timesteps, "a window of events" if events else "a plain network"))
     detector.to(device)
     if args.recalibrate:
         notes += recalibrate_on(detector, args, info, size, info.timesteps if events else max(steps), device)
@@ -136,6 +136,11 @@ def told_of_input(info: WeightsInfo, size: int) -> list[str]:
     if size == info.size:
         return []
     return [f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}"]
+
+
+def told_of_steps(asked: str, what: str = "a plain network") -> str:
+    """A note where a number of steps is asked for that is not taken."""
+    return f"--timesteps {asked} is not read: {what} takes one step"
 
 
 def told_of_norms(weights_of: str) -> list[str]:

@@ -133,8 +133,7 @@ def put(
 
     where, metric = where or shelf(), task.objective.metric
     before = None if replace else read_manifest(where).get(name)
-    better = before is None or (found[metric] > before.metrics[metric] if task.objective.higher else found[metric] < before.metrics[metric])
-    if before and not better:
+    if before and not task.objective.better(found[metric], before.metrics[metric]):
         raise InputError(
             f"{name}: {metric} {found[metric]:.4f} is no better than the published {before.metrics[metric]:.4f}; nothing was replaced "
             "(--replace does it all the same)"

@@ -56,7 +56,7 @@ def stream_score(args: argparse.Namespace) -> int:
     """Run the modes on the same frames, print the table and (to stderr) what was tolerated, write stream.json."""
     from spyolo.checkpoint import check_pictures, load_detector
     from spyolo.cli.eval import OUT, open_set
-    from spyolo.cli.eval_model import floor_of, told_of_input, told_of_norms
+    from spyolo.cli.eval_model import floor_of, told_of_input, told_of_norms, told_of_steps
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
     from spyolo.evaluation.video import PseudoVideo
@@ -72,7 +72,7 @@ def stream_score(args: argparse.Namespace) -> int:
     asked = int(args.timesteps or info.timesteps)
     steps = detector.steps_of(asked)
     if args.timesteps and steps != asked:
-        notes.append(f"--timesteps {args.timesteps} is not read: a plain network takes one step")
+        notes.append(told_of_steps(args.timesteps))
     read = reader(detector.to(device), info, args)
     modes = {"carried, 1 step": carried(detector, read), "fresh, 1 step": fresh(detector, 1, read)}
     if steps > 1:

@@ -177,7 +177,7 @@ def on_pictures(pictures: Sequence[Path], predictor: Predictor, writers: Writers
     from tqdm import tqdm
 
     from spyolo.data import read_image
-    from spyolo.data.orientation import orientation_of
+    from spyolo.data.images import orientation_of
     from spyolo.drawing import draw_boxes, save_image
 
     bad, stems = 0, Counter(path.stem for path in pictures)

@@ -12,6 +12,8 @@ from PIL import Image, ImageOps
 from spyolo.errors import InputError
 from spyolo.runner import MAX_PIXELS, MIN_SIDE, to_rgb  # it stands alone, so what both need is there
 
+ORIENTATION = 0x0112  # the EXIF tag
+
 
 def read_image(path: str | Path | io.BytesIO, exif: bool = True, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read a picture of any kind that Pillow knows; an animation's first frame.
@@ -49,18 +51,40 @@ def read_image(path: str | Path | io.BytesIO, exif: bool = True, max_pixels: int
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """(width, height) of the raster as stored, from the file's head alone.
+    """(width, height) of the raster as stored; as `image_head`."""
+    return image_head(path)[0]
+
+
+def orientation_of(path: str | Path) -> int:
+    """A picture's EXIF orientation; 1 where it cannot be read: who reads the picture will say so."""
+    try:
+        return image_head(path)[1]
+    except InputError:
+        return 1
+
+
+def image_head(path: str | Path) -> tuple[tuple[int, int], int]:
+    """(width, height) of the raster as stored, and its EXIF orientation, 1 (as stored, also where there is none) to 8; from the file's head
+    alone.
 
     Raises:
         InputError: missing, empty, or no picture.
     """
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            return picture.size
+            return picture.size, _orientation(picture)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except Exception as error:
         raise InputError(f"{path} cannot be read as a picture ({_reason(path, error)})") from None
+
+
+def _orientation(picture: Image.Image) -> int:
+    try:
+        found = picture.getexif().get(ORIENTATION, 1)
+    except Exception:  # a spoilt note about a picture does not spoil the picture
+        return 1
+    return found if found in range(1, 9) else 1
 
 
 def _reason(path: str | Path | io.BytesIO, error: Exception) -> str:

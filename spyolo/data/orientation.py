@@ -5,24 +5,8 @@ VOC annotations are of the stored raster; YOLO's tools, and we when we predict, 
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-
-from PIL import Image
-
 Box = tuple[float, float, float, float]
-ORIENTATION = 0x0112  # the EXIF tag
 BACK = {6: 8, 8: 6}  # the turns that are not their own inverse
-
-
-def orientation_of(path: str | Path) -> int:
-    """A picture's EXIF orientation, 1 to 8; 1 (as stored) where it has none, or cannot be read."""
-    try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
-            found = picture.getexif().get(ORIENTATION, 1)
-    except Exception:  # a broken file makes Pillow raise nearly anything; who reads the picture will say so
-        return 1
-    return found if found in range(1, 9) else 1
 
 
 def turned_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:

@@ -7,7 +7,7 @@ their order.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,8 @@ import yaml
 from spyolo.data.annotation import Thing
 from spyolo.data.classes import parse_classes
 from spyolo.data.convert import Collection, Entry, Pictures, bring_picture, picture_place, plain, same_ids_refused
-from spyolo.data.images import image_size
-from spyolo.data.orientation import orientation_of, stored_box, turned_box, turned_size
+from spyolo.data.images import image_head, image_size, orientation_of
+from spyolo.data.orientation import Box, stored_box, turned_box, turned_size
 from spyolo.data.problems import Problems
 from spyolo.data.voc import SUFFIXES
 from spyolo.errors import InputError
@@ -60,17 +60,14 @@ def _as_shown(entry: Entry) -> Entry:
     orientation = orientation_of(entry.picture)
     if orientation == 1 or (entry.width, entry.height) != image_size(entry.picture):
         return entry
-    size = entry.width, entry.height
-    width, height = turned_size(size, orientation)
-    things = [replace(thing, box=turned_box(thing.box, size, orientation)) for thing in entry.things if thing.box]
-    return replace(entry, width=width, height=height, things=things)
+    return _turned(entry, orientation, turned_box)
 
 
-def _as_stored(entry: Entry, orientation: int) -> Entry:
-    """Inverse of `_as_shown`."""
+def _turned(entry: Entry, orientation: int, turn: Callable[[Box, tuple[int, int], int], Box]) -> Entry:
+    """Size and boxes in the other frame: `turn` is `turned_box` or `stored_box`."""
     size = entry.width, entry.height
     width, height = turned_size(size, orientation)
-    boxes = [stored_box(thing.box, size, orientation) for thing in entry.things if thing.box]
+    boxes = [turn(thing.box, size, orientation) for thing in entry.things if thing.box]
     things = [replace(thing, box=(plain(a), plain(b), plain(c), plain(d))) for thing, (a, b, c, d) in zip(entry.things, boxes)]
     return replace(entry, width=width, height=height, things=things)
 
@@ -107,13 +104,13 @@ def read_yolo(root: str | Path, name: str, classes: Sequence[str] | None = None,
                 problems.tolerate("picture left out", f"{path}: endings taken are {', '.join(SUFFIXES)}")
             continue
         try:
-            size, orientation = image_size(path), orientation_of(path)
+            size, orientation = image_head(path)
         except InputError as error:
             problems.tolerate("picture left out", str(error))
             continue
         width, height = turned_size(size, orientation)
         things = _read_lines(labels / f"{path.stem}.txt", width, height, known, problems)
-        entries.append(_as_stored(Entry(path.stem, width, height, things, path), orientation))
+        entries.append(_turned(Entry(path.stem, width, height, things, path), orientation, stored_box))
     if not entries:
         raise InputError(f"{images} holds no picture that can be read")
     same_ids_refused(entries, images)

@@ -16,7 +16,7 @@ from spyolo.settings import MOST_SEED, Settings, load_settings, names_in, option
 PRESETS = Path(__file__).parent / "presets"
 INITS = ("torch", "xavier")  # anything else is a weights file
 SUPERVISE = ("last", "parts", "every", "auxiliary")
-AUXILIARY = {"aux_policy": "average", "aux_scaling": "sound", "aux_warm_up": 0}
+AUXILIARY = ("aux_policy", "aux_scaling", "aux_warm_up")  # of no use without `supervise auxiliary`
 
 
 @dataclass(frozen=True)
@@ -75,11 +75,9 @@ class Learning:
         "parts", "labels of whole sequences are asked at: the last step, the end of each part (weight rising to 1), every step, or the end "
         "of each part with Kag & Saligrama's auxiliary loss", choices=SUPERVISE,
     )  # fmt: skip
-    aux_policy: str = option(AUXILIARY["aux_policy"], "auxiliary loss: what its distributions follow (AuxiliaryLoss)", choices=POLICIES)
-    aux_scaling: str = option(
-        AUXILIARY["aux_scaling"], "auxiliary loss: weight of its second term; reference: over the number of classes", choices=SCALINGS
-    )
-    aux_warm_up: int = option(AUXILIARY["aux_warm_up"], "auxiliary loss: epochs in which its distributions stay uniform", low=0)
+    aux_policy: str = option("average", "auxiliary loss: what its distributions follow (AuxiliaryLoss)", choices=POLICIES)
+    aux_scaling: str = option("sound", "auxiliary loss: weight of its second term; reference: over the number of classes", choices=SCALINGS)
+    aux_warm_up: int = option(0, "auxiliary loss: epochs in which its distributions stay uniform", low=0)
     mean: bool = option(True, "divide a part's gradient by its number of steps with a target")
     sltt_steps: int = option(0, "SLTT: learn at so many of a batch's steps with a target, drawn anew for each; 0: all", low=0)
     feedback: str = option("symmetric", "e-prop: feedback weights", choices=("symmetric", "random", "adaptive"))
@@ -127,9 +125,9 @@ class SequenceConfig(Settings):
     def consistent(self, where: str) -> Self:
         if self.supervise == "auxiliary" and self.rule not in ("fptt", "bptt"):
             raise InputError(f"{where}: supervise auxiliary goes with fptt (or bptt in parts), not with {self.rule}")
-        unread = [name for name in AUXILIARY if getattr(self, name) != AUXILIARY[name]] if self.supervise != "auxiliary" else []
-        if unread:
-            raise InputError(f"{where}: {unread[0]} goes with supervise auxiliary, not with {self.supervise}")
+        for name in AUXILIARY if self.supervise != "auxiliary" else ():
+            if getattr(self, name) != getattr(Learning, name):
+                raise InputError(f"{where}: {name} goes with supervise auxiliary, not with {self.supervise}")
         if self.amp == "bf16" and (self.rule not in ("fptt", "bptt", "sltt") or self.dtype != "float32"):
             raise InputError(f"{where}: amp bf16 goes with fptt, bptt and sltt in float32, not with {self.rule} in {self.dtype}")
         if self.slowest == 1:

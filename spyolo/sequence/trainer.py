@@ -172,8 +172,7 @@ class SequenceTrainer:
                 self.network, self.objective, self.task.test_batches(size), predict=self.config.predict,
                 device=self.device,
             )  # fmt: skip
-            better = self.best is None or (found[metric] > self.best if self.objective.higher else found[metric] < self.best)
-            if better:
+            if self.objective.better(found[metric], self.best):
                 self.best = found[metric]
                 save_tensors(self.folder.best, self.network.state_dict(), self.told(found))
         if self.config.cell not in SPIKING:

@@ -1,4 +1,5 @@
-// The LTC step for inference on a CPU: gate, membrane, spike and reset of a neuron in one visit to memory.
+// The LTC step on a CPU: membrane, spike and reset of a neuron in one visit to memory. First that of maps, for inference, with the gate
+// and what lies between layers; then, from `Span` on, that of dense layers over many steps, forward and backward, for training.
 //
 // Maps are channels-last: [N, H, W, C], C contiguous. X is the dtype of currents, V that of membranes and arithmetic, S that of spikes.
 // Vectors are GCC's and Clang's own, so the same text serves every processor; L lanes, L divides C. AVX-512 has a version of its own of the
@@ -261,3 +262,91 @@ extern "C" void pool(const uint8_t* a, int64_t stride_a, int64_t size_a, const u
         }
     }
 }
+
+// -- spans: span.py has the equations and calls a matrix product before or after each of these ------------------------------------------
+
+template <typename X, typename V> struct Span {  // field by field the same as native.Span
+    X *both, *logit, *spikes;              // [T, B, 2n] (c_t, then u_{t-1}), [B, n], [T + 1, B, n]
+    V *u, *tau;                            // [T + 1, B, n], [T, B, n]
+    X *on_c, *on_l, *on_s, *through;       // gradients: [T, B, n] twice, [B, n], [B, 2n]
+    V *on_u, *on_v;                        // [B, n]
+    const X* from_s;                       // [T, B, n], of all spikes and membranes, or null
+    const V *from_u, *psi;                 // psi: the surrogate of the steps from `first` on; null: multi_gaussian, made here
+    double threshold;
+    int64_t steps, batch, n, first, detach_reset, recurrent, threads;
+};
+
+template <typename V, int L> static inline Vec<V, L> multi_gaussian(Vec<V, L> v) {  // surrogate.py's, with its own constants
+    const V gamma = 0.5, sigma = 0.3, h = 0.15, wide = 6 * sigma, root = 2.5066282746310002;
+    const Vec<V, L> left = v - sigma, right = v + sigma;
+    const V thin = -1 / (2 * sigma * sigma), flat = -1 / (2 * wide * wide);
+    return gamma * (1 + h) / (sigma * root) * exponential<L>(v * v * thin)
+        - gamma * h / (wide * root) * (exponential<L>(left * left * flat) + exponential<L>(right * right * flat));
+}
+
+template <typename X, typename V, int L> static inline void forward_lanes(const Span<X, V>& a, int64_t t, int64_t row, int64_t i) {
+    typedef Vec<V, L> F;
+    const int64_t line = t * a.batch + row, at = line * a.n + i, after = at + a.batch * a.n;
+    F u = load<V, L>(a.u + at), c = load<V, L>(a.both + 2 * line * a.n + i);
+    F tau = 1 / (1 + exponential<L>(-load<V, L>(a.logit + row * a.n + i)));
+    F v = u + tau * (c - u);
+    auto fired = v > (V)a.threshold;
+    F kept = fired ? F{} : v;
+    store<V, L>(a.tau + at, tau);
+    store<V, L>(a.u + after, kept);
+    store_spikes<V, L>(a.spikes + after, fired);
+    if (t + 1 < a.steps) store<V, L>(a.both + 2 * (line + a.batch) * a.n + a.n + i, kept);
+}
+
+template <typename X, typename V, int L> static inline void back_lanes(const Span<X, V>& a, int64_t t, int64_t row, int64_t i) {
+    typedef Vec<V, L> F;
+    const int64_t line = t * a.batch + row, at = line * a.n + i, here = row * a.n + i;
+    F u = load<V, L>(a.u + at), tau = load<V, L>(a.tau + at), difference = load<V, L>(a.both + 2 * line * a.n + i) - u;
+    F v = u + tau * difference, psi;
+    if (a.threshold > 1e30) psi = F{};  // a readout: it never fires
+    else if (a.psi) psi = load<V, L>(a.psi + at - a.first * a.batch * a.n);
+    else psi = multi_gaussian<V, L>(v - (V)a.threshold);
+    F reset = 1 - load<V, L>(a.spikes + at + a.batch * a.n);
+    if (!a.detach_reset) reset -= v * psi;
+    F on_s = load<V, L>(a.on_s + here), on_u = load<V, L>(a.on_u + here);
+    if (a.from_s) on_s += load<V, L>(a.from_s + at);
+    if (a.from_u) on_u += load<V, L>(a.from_u + at);
+    F on_v = on_s * psi + on_u * reset;
+    store<V, L>(a.on_v + here, on_v);
+    store<V, L>(a.on_l + at, on_v * difference * tau * (1 - tau));
+    if (!a.recurrent) store<V, L>(a.on_s + here, F{});
+}
+
+template <typename X, typename V, int L> static inline void through_lanes(const Span<X, V>& a, int64_t t, int64_t row, int64_t i) {
+    typedef Vec<V, L> F;
+    const int64_t at = (t * a.batch + row) * a.n + i, here = row * a.n + i, wide = 2 * row * a.n + i;
+    F on_v = load<V, L>(a.on_v + here), tau = load<V, L>(a.tau + at);
+    store<V, L>(a.on_c + at, load<V, L>(a.through + wide) + on_v * tau);
+    store<V, L>(a.on_u + here, load<V, L>(a.through + wide + a.n) + on_v * (1 - tau));
+}
+
+enum { FORWARD, BACK, THROUGH };
+
+template <int WHICH, typename X, typename V, int L> static inline void lanes(const Span<X, V>& a, int64_t t, int64_t row, int64_t i) {
+    if (WHICH == FORWARD) forward_lanes<X, V, L>(a, t, row, i);
+    else if (WHICH == BACK) back_lanes<X, V, L>(a, t, row, i);
+    else through_lanes<X, V, L>(a, t, row, i);
+}
+
+template <int WHICH, typename X, typename V> static void neurons(const Span<X, V>& a, int64_t t) {
+    constexpr int most = 32 / sizeof(V);
+#pragma omp parallel for num_threads(a.threads) if (a.batch * a.n > 32768)
+    for (int64_t row = 0; row < a.batch; row++) {
+        int64_t i = 0;
+        for (; i + most <= a.n; i += most) lanes<WHICH, X, V, most>(a, t, row, i);
+        for (; i < a.n; i++) lanes<WHICH, X, V, 1>(a, t, row, i);
+    }
+}
+
+#define SPAN(NAME, X, V)                                                                                                \
+    extern "C" void NAME##_forward(const Span<X, V>* a, int64_t t) { neurons<FORWARD, X, V>(*a, t); }                   \
+    extern "C" void NAME##_back(const Span<X, V>* a, int64_t t) { neurons<BACK, X, V>(*a, t); }                         \
+    extern "C" void NAME##_through(const Span<X, V>* a, int64_t t) { neurons<THROUGH, X, V>(*a, t); }
+SPAN(span_bf16, bf16, float)
+SPAN(span_f32, float, float)
+SPAN(span_f64, double, double)

@@ -1,4 +1,4 @@
-"""The LTC step for inference as compiled C++: see native.cpp. Built once per machine with its own C++ compiler, into the user's cache.
+"""The LTC step as compiled C++: see native.cpp. Built once per machine with its own C++ compiler, into the user's cache.
 
 `library()` is None where that cannot be, and `why_not()` says why; callers then take torch's operations.
 """
@@ -13,6 +13,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,7 +28,20 @@ STEPS = {
     (torch.float32, torch.uint8): "ltc_f32_u8",
     (torch.float64, torch.float64): "ltc_f64_f64",
 }  # (current, spikes) -> function; membranes are fp32, or fp64 in the last
+SPANS = {
+    (torch.bfloat16, torch.float32): "span_bf16",
+    (torch.float32, torch.float32): "span_f32",
+    (torch.float64, torch.float64): "span_f64",
+}  # (products, membranes) -> the functions _forward, _back and _through
 POINTER, WHOLE, REAL, COUNT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, ctypes.c_int
+
+
+class Span(ctypes.Structure):
+    """What the functions of `SPANS` are told, as native.cpp has it: addresses of dense tensors, then numbers. `span.py` fills it."""
+
+    ADDRESSES = ("both", "logit", "spikes", "u", "tau", "on_c", "on_l", "on_s", "through", "on_u", "on_v", "from_s", "from_u", "psi")
+    NUMBERS = ("steps", "batch", "n", "first", "detach_reset", "recurrent", "threads")
+    _fields_ = [*((name, POINTER) for name in ADDRESSES), ("threshold", REAL), *((name, WHOLE) for name in NUMBERS)]
 
 
 def library() -> ctypes.CDLL | None:
@@ -58,6 +72,10 @@ def _load() -> tuple[ctypes.CDLL | None, str]:
         function = getattr(found, name)
         function.argtypes = [*[POINTER] * 8, *[WHOLE] * 3, REAL, *[WHOLE] * 4, COUNT]  # type: ignore[assignment]
         function.restype = None
+    for name in SPANS.values():
+        for part in ("forward", "back", "through"):
+            function = getattr(found, f"{name}_{part}")
+            function.argtypes, function.restype = [ctypes.POINTER(Span), WHOLE], None
     found.add_bf16.argtypes, found.add_bf16.restype = [*[POINTER] * 3, WHOLE, COUNT], None  # type: ignore[assignment]
     found.pool.argtypes = [POINTER, WHOLE, WHOLE, POINTER, WHOLE, WHOLE, POINTER, WHOLE, WHOLE, WHOLE, COUNT]
     found.pool.restype = None
@@ -145,6 +163,14 @@ def pool(a: Tensor, b: Tensor) -> Tensor:
         torch.get_num_threads(),
     )  # fmt: skip
     return out
+
+
+def span_steps(narrow: Tensor, wide: Tensor) -> tuple[Callable[[Span, int], None], ...] | None:
+    """A step of a span forward, and the two halves of one back, for products and membranes like these; None: take torch's operations."""
+    name, functions = SPANS.get((narrow.dtype, wide.dtype)), library() if narrow.device.type == "cpu" else None
+    if name is None or functions is None:
+        return None
+    return tuple(getattr(functions, f"{name}_{part}") for part in ("forward", "back", "through"))
 
 
 def _pointer(x: Tensor | None) -> int | None:

@@ -13,18 +13,21 @@ For `ltc_step` with a constant threshold and the gate `ConcatLinearGate`; `can_s
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from spyolo.neurons import native
 from spyolo.neurons.cells import Cell, LTCUnit
 from spyolo.neurons.fused import KERNELS, Compiling, check_shapes, flat
 from spyolo.neurons.gates import ConcatLinearGate
 from spyolo.neurons.ltc import LTCState
-from spyolo.neurons.surrogate import Surrogate, rectangle
+from spyolo.neurons.surrogate import Surrogate, multi_gaussian, rectangle
 
 BLOCK = 32  # steps whose slopes are in memory at a time
 
@@ -54,61 +57,157 @@ def run(current: Tensor, u: Tensor, s: Tensor, recurrent: Tensor | None, gate: T
     membranes, tau = u.new_empty(steps + 1, batch, n), u.new_empty(steps, batch, n)
     spikes = current.new_empty(steps + 1, batch, n)
     membranes[0], spikes[0] = u, s
+    both[0, :, n:] = u
     if recurrent is None:
         both[:, :, :n] = current
-    logit, v, difference = current.new_empty(batch, n), torch.empty_like(tau[0]), torch.empty_like(tau[0])
+    kept, logit = Kept(both, membranes, spikes, tau), current.new_empty(batch, n)
+    step = native_forward(kept, logit, threshold) or torch_forward(kept, logit, threshold)
     back_in, gate_in = None if recurrent is None else recurrent.T, gate.T
-    for x, seen, c, slot, before, after, s, fired, share in zip(  # views made beforehand: indexing would cost as much as the products
-        current.unbind(), both.unbind(), both[..., :n].unbind(), both[..., n:].unbind(), membranes[:-1].unbind(), membranes[1:].unbind(),
-        spikes[:-1].unbind(), spikes[1:].unbind(), tau.unbind(),
-    ):  # fmt: skip
+    slices = zip(current.unbind(), both.unbind(), both[..., :n].unbind(), spikes.unbind())  # made beforehand: as costly as the products
+    for t, (x, seen, c, fired) in enumerate(slices):
         if back_in is not None:
-            torch.addmm(x, s, back_in, out=c)
-        slot.copy_(before)
+            torch.addmm(x, fired, back_in, out=c)
         torch.addmm(bias, seen, gate_in, out=logit)
+        step(t)
+    return kept
+
+
+Step = Callable[[int], object]  # what is left of a step t beside its products
+
+
+def native_forward(kept: Kept, logit: Tensor, threshold: float) -> Step | None:
+    """In one visit to memory; None: not to be had here."""
+    functions = native.span_steps(kept.both, kept.u)
+    if functions is None:
+        return None
+    told = describe(kept, logit=logit, threshold=threshold)
+    return functools.partial(functions[0], told)
+
+
+def torch_forward(kept: Kept, logit: Tensor, threshold: float) -> Step:
+    n = logit.shape[-1]
+    v, difference = torch.empty_like(kept.tau[0]), torch.empty_like(kept.tau[0])
+    slices = list(zip(
+        kept.both[..., :n].unbind(), kept.u[:-1].unbind(), kept.u[1:].unbind(), kept.spikes[1:].unbind(), kept.tau.unbind(),
+        (*kept.both[1:, :, n:].unbind(), None),
+    ))  # fmt: skip
+
+    def step(t: int) -> None:
+        c, before, after, fired, share, slot = slices[t]
         share.copy_(logit).sigmoid_()  # widened first: sigmoid in bf16 is 1 for an open gate, and 1 - tau the slope of it
         torch.sub(c, before, out=difference)
         torch.addcmul(before, share, difference, out=v)
         torch.gt(v, threshold, out=fired)
         torch.addcmul(v, v, fired, value=-1, out=after)
-    return Kept(both, membranes, spikes, tau)
+        if slot is not None:
+            slot.copy_(after)
+
+    return step
 
 
-def back(
-    kept: Kept, grads: tuple[Tensor | None, ...], recurrent: Tensor | None, gate: Tensor, how: How
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of c and l at each step [T, B, n], and of u and s before it [B, n], from those of what `LTCSpan` returns (None: zero)."""
+def describe(kept: Kept, threshold: float, **tensors: Tensor | None) -> native.Span:
+    """A span in the words of native code: the addresses of these tensors, which must live as long as it is used."""
+    told = native.Span(threshold=threshold, threads=torch.get_num_threads())
+    told.steps, told.batch, told.n = kept.tau.shape
+    for name, tensor in (kept._asdict() | tensors).items():
+        assert tensor is None or tensor.is_contiguous(), name
+        setattr(told, name, None if tensor is None else tensor.data_ptr())
+    return told
+
+
+class Flow(NamedTuple):
+    """Gradients on their way back through the steps."""
+
+    on_c: Tensor  # of c and l at each step, [T, B, n]
+    on_l: Tensor
+    on_s: Tensor  # of the state before the step, [B, n]
+    on_u: Tensor
+    on_v: Tensor  # of the step's membrane before reset, [B, n]
+    through: Tensor  # what comes back through the gate, [B, 2n]
+
+
+def back(kept: Kept, grads: tuple[Tensor | None, ...], recurrent: Tensor | None, gate: Tensor, how: How) -> Flow:
+    """Gradients of c and l at each step and of the state before the first, from those of what `LTCSpan` returns (None: zero)."""
     steps, batch, n = kept.tau.shape
     on_c, on_l = (kept.both.new_empty(steps, batch, n) for _ in range(2))
     on_u, on_v = torch.zeros_like(kept.tau[0]), torch.empty_like(kept.tau[0])
-    on_s, through = on_c.new_zeros(batch, n), on_c.new_empty(batch, 2 * n)
-    for on_last, grad in zip((on_s, on_u), grads[2:]):
+    flow = Flow(on_c, on_l, on_c.new_zeros(batch, n), on_u, on_v, on_c.new_empty(batch, 2 * n))
+    for on_last, grad in zip((flow.on_s, flow.on_u), grads[2:]):
         if grad is not None:
             on_last.copy_(grad)
-    through_c, through_u = through[:, :n], through[:, n:]
-    nothing = (None,) * BLOCK
+    prepare, before, after = native_back(kept, flow, grads, recurrent is not None, how) or torch_back(
+        kept, flow, grads, recurrent is not None, how
+    )
+    rows_c, rows_l = on_c.unbind(), on_l.unbind()
     for first in reversed(range(0, steps, BLOCK)):
-        part = slice(first, first + BLOCK)
-        slopes = (slope.unbind() for slope in Slopes.of(kept, part, how))
+        last = min(first + BLOCK, steps)
+        prepare(slice(first, last))
+        for t in reversed(range(first, last)):
+            before(t)
+            torch.mm(rows_l[t], gate, out=flow.through)
+            after(t)
+            if recurrent is not None:
+                torch.mm(rows_c[t], recurrent, out=flow.on_s)
+    return flow
+
+
+Back = tuple[Callable[[slice], object], Step, Step]  # before a block of steps; in each, before and after the product with the gate
+
+
+def native_back(kept: Kept, flow: Flow, grads: tuple[Tensor | None, ...], recurrent: bool, how: How) -> Back | None:
+    functions = native.span_steps(kept.both, kept.u)
+    if functions is None:
+        return None
+    given = [None if g is None else g.contiguous() for g in grads[:2]]
+    told = describe(kept, how.threshold, **flow._asdict(), from_s=given[0], from_u=given[1])
+    told.detach_reset, told.recurrent = how.detach_reset, recurrent
+    held: list[Tensor | None] = [*given, None]  # what lives as long as its address is told
+
+    def prepare(part: slice) -> None:
+        if how.surrogate is not multi_gaussian and math.isfinite(how.threshold):
+            psi = how.surrogate(membranes(kept, part) - how.threshold).contiguous()
+            held[2], told.psi, told.first = psi, psi.data_ptr(), part.start
+
+    return prepare, functools.partial(functions[1], told), functools.partial(functions[2], told)
+
+
+def membranes(kept: Kept, part: slice) -> Tensor:
+    """Before the reset, of some steps."""
+    tau, u = kept.tau[part], kept.u[:-1][part]
+    return u + tau * (kept.both[part, :, : tau.shape[-1]] - u)
+
+
+def torch_back(kept: Kept, flow: Flow, grads: tuple[Tensor | None, ...], recurrent: bool, how: How) -> Back:
+    n = kept.tau.shape[-1]
+    through_c, through_u = flow.through[:, :n], flow.through[:, n:]
+    rows: dict[int, tuple[Any, ...]] = {}
+
+    def prepare(part: slice) -> None:
+        nothing = (None,) * (part.stop - part.start)
         given = (nothing if g is None else g[part].unbind() for g in grads[:2])
-        for to_c, to_l, share, spike, reset, logit, stay, from_s, from_u in reversed(
-            list(zip(on_c[part].unbind(), on_l[part].unbind(), kept.tau[part].unbind(), *slopes, *given))
-        ):
-            if from_s is not None:
-                on_s += from_s
-            if from_u is not None:
-                on_u += from_u
-            torch.mul(on_s, spike, out=on_v)
-            on_v.addcmul_(on_u, reset)
-            torch.mul(on_v, logit, out=to_l)
-            torch.mm(to_l, gate, out=through)
-            torch.addcmul(through_c, on_v, share, out=to_c)
-            torch.addcmul(through_u, on_v, stay, out=on_u)
-            if recurrent is None:
-                on_s.zero_()
-            else:
-                torch.mm(to_c, recurrent, out=on_s)
-    return on_c, on_l, on_u, on_s
+        slopes = (slope.unbind() for slope in Slopes.of(kept, part, how))
+        parts = zip(flow.on_c[part].unbind(), flow.on_l[part].unbind(), kept.tau[part].unbind(), *slopes, *given)
+        rows.clear()
+        rows.update(zip(range(part.start, part.stop), parts))
+
+    def before(t: int) -> None:
+        _, to_l, _, spike, reset, logit, _, from_s, from_u = rows[t]
+        if from_s is not None:
+            flow.on_s.add_(from_s)
+        if from_u is not None:
+            flow.on_u.add_(from_u)
+        torch.mul(flow.on_s, spike, out=flow.on_v)
+        flow.on_v.addcmul_(flow.on_u, reset)
+        torch.mul(flow.on_v, logit, out=to_l)
+        if not recurrent:
+            flow.on_s.zero_()
+
+    def after(t: int) -> None:
+        to_c, _, share, *_, stay, _, _ = rows[t]
+        torch.addcmul(through_c, flow.on_v, share, out=to_c)
+        torch.addcmul(through_u, flow.on_v, stay, out=flow.on_u)
+
+    return prepare, before, after
 
 
 class Slopes(NamedTuple):
@@ -164,7 +263,7 @@ class LTCSpan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         x, weight, recurrent, gate, *rest = ctx.saved_tensors
         kept = Kept(*rest)
-        on_c, on_l, on_u, on_s = back(kept, grads, recurrent, gate, ctx.how)
+        on_c, on_l, on_s, on_u, *_ = back(kept, grads, recurrent, gate, ctx.how)
         all_c, all_l, wide, needed = on_c.flatten(0, 1), on_l.flatten(0, 1), kept.u.dtype, ctx.needs_input_grad
         gradients = (  # in the order of forward's arguments
             lambda: on_c @ weight, lambda: on_u, lambda: on_s, lambda: all_c.T @ x.flatten(0, 1), lambda: all_c.sum(0, dtype=wide),

@@ -11,9 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 from spyolo.learning.memory import MemoryMeter
-from spyolo.neurons import SURROGATES, LTCState, Readout, Stack, StackState, dense_cell, leaves
+from spyolo.neurons import SURROGATES, LTCState, Readout, Stack, StackState, dense_cell, leaves, native
 from spyolo.neurons.fused import Compiling
 from spyolo.neurons.span import can_span
+
+
+def without_native(m: pytest.MonkeyPatch) -> None:
+    m.setattr("spyolo.neurons.native.span_steps", lambda *_: None)
 
 
 def network(layers: int = 1, inputs: int = 3, units: int = 5, readout: str = "linear", reads: str = "membrane", **unit) -> Stack:
@@ -42,21 +46,40 @@ def run(net: Stack, x: torch.Tensor, first: int, last: int, in_one_go: bool) -> 
     layers=st.integers(1, 3), batch=st.integers(1, 4), first=st.integers(0, 3), steps=st.integers(1, 30), recurrent=st.booleans(),
     detach_reset=st.booleans(), start=st.sampled_from(["zeros", "uniform"]), surrogate=st.sampled_from(sorted(SURROGATES)),
     readout=st.sampled_from(["linear", "leaky", "learned", "gated"]), reads=st.sampled_from(["output", "membrane"]),
+    units=st.integers(1, 21), in_torch=st.booleans(),
 )  # fmt: skip
-def test_a_span_is_its_steps(layers, batch, first, steps, recurrent, detach_reset, start, surrogate, readout, reads):
+def test_a_span_is_its_steps(layers, batch, first, steps, recurrent, detach_reset, start, surrogate, readout, reads, units, in_torch):
+    """By native code, whose lanes do not divide every number of neurons, and in torch's operations."""
     torch.manual_seed(layers + 10 * steps)
     net = network(
-        layers, readout=readout, reads=reads, recurrent=recurrent, detach_reset=detach_reset, start=start, surrogate=SURROGATES[surrogate]
-    )
+        layers, units=units, readout=readout, reads=reads, recurrent=recurrent, detach_reset=detach_reset, start=start,
+        surrogate=SURROGATES[surrogate],
+    )  # fmt: skip
     assert net.can_span
     x = 3 * torch.randn(first + steps + 1, batch, 3, dtype=torch.float64)
-    for found, wanted in zip(run(net, x, first, first + steps, True), run(net, x, first, first + steps, False), strict=True):
-        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-11)
+    with pytest.MonkeyPatch.context() as m:
+        if in_torch:
+            without_native(m)
+        found = run(net, x, first, first + steps, True)
+    for a, b in zip(found, run(net, x, first, first + steps, False), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.skipif(native.library() is None, reason=native.why_not())
+def test_native_steps_in_fp32_and_on_many_neurons(monkeypatch):
+    """More neurons than one thread takes, and few steps, so that no rounding has grown to a spike more or less."""
+    torch.manual_seed(4)
+    net, x = network(units=128).float(), torch.randn(3, 300, 3)
+    found = run(net, x, 0, 2, True)
+    without_native(monkeypatch)
+    for a, b in zip(found, run(net, x, 0, 2, True), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.usefixtures("compiling")
 def test_compiled_slopes_are_the_plain_ones_for_spans_of_any_size(monkeypatch):
     """One compilation serves them all: where another would be needed, `fail_on_recompile` ends in the plain functions, with a warning."""
+    without_native(monkeypatch)
     torch.manual_seed(2)
     net, plain = network(units=6, readout="gated"), network(units=6, readout="gated")
     plain.load_state_dict(net.state_dict())
@@ -86,9 +109,12 @@ def test_no_graph_is_kept_where_none_is_wanted():
 
 
 @pytest.mark.parametrize("gate_bias", [0.0, 6.0])
-def test_products_in_bf16_as_autocast_takes_them(gate_bias):
+@pytest.mark.parametrize("in_torch", [False, True])
+def test_products_in_bf16_as_autocast_takes_them(gate_bias, in_torch, monkeypatch):
     """One step, where no rounding can have grown: from a state of spikes and membranes, with gates half open and open. An open gate's slope
     is lost where its sigmoid is rounded."""
+    if in_torch:
+        without_native(monkeypatch)
     torch.manual_seed(0)
     net, x = network(units=64, inputs=64).float(), torch.randn(1, 16, 64)
     torch.nn.init.constant_(net.cells[0].unit.gate.linear.bias, gate_bias)

@@ -68,7 +68,7 @@ def sum_kernel(current: Tensor, u: Tensor) -> Tensor:
     return (current + u).to(current.dtype)
 
 
-KERNELS: list[Kernel] = [forward_kernel, backward_kernel, sum_kernel]  # `fused_adaptive` and `span` add theirs
+KERNELS: list[Kernel] = [forward_kernel, backward_kernel, sum_kernel]  # `fused_adaptive` and `span_steps` add theirs
 FORWARD, BACKWARD, SUM = range(3)
 
 

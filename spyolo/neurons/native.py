@@ -37,7 +37,7 @@ POINTER, WHOLE, REAL, COUNT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_double, 
 
 
 class Span(ctypes.Structure):
-    """What the functions of `SPANS` are told, as native.cpp has it: addresses of dense tensors, then numbers. `span.py` fills it."""
+    """What the functions of `SPANS` are told, as native.cpp has it: addresses of dense tensors, then numbers. `span_steps.py` fills it."""
 
     ADDRESSES = ("both", "logit", "spikes", "u", "tau", "on_c", "on_l", "on_s", "through", "on_u", "on_v", "from_s", "from_u", "psi")
     NUMBERS = ("steps", "batch", "n", "first", "detach_reset", "recurrent", "threads")

@@ -76,6 +76,13 @@ def test_native_steps_in_fp32_and_on_many_neurons(monkeypatch):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_not_finite_stays_so():
+    net = network(units=9, readout="gated").float()
+    net.cells[0].unit.gate.linear.weight.data[0, 0] = torch.nan
+    state = net.span(torch.randn(4, 2, 3))
+    assert state.cells[0].u[:, 0].isnan().all() and state.readout.isnan().all()
+
+
 @pytest.mark.usefixtures("compiling")
 def test_compiled_slopes_are_the_plain_ones_for_spans_of_any_size(monkeypatch):
     """One compilation serves them all: where another would be needed, `fail_on_recompile` ends in the plain functions, with a warning."""

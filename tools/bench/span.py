@@ -1,4 +1,5 @@
-"""A batch of LTC neurons step by step beside the same in one go up to each question, turn by turn: processor time a step and ratio.
+"""A batch of LTC neurons step by step beside the same in one go up to each question, in torch's operations and by native code, turn by
+turn: processor time a step and ratios.
 
     OMP_NUM_THREADS=1 python tools/bench/span.py [--rounds 5]
 
@@ -17,6 +18,7 @@ import torch
 
 from spyolo.learning.window import WindowRule
 from spyolo.memory import keep_freed_memory
+from spyolo.neurons import native
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.config import load_sequence_preset
 from spyolo.sequence.engine import train_batch
@@ -38,27 +40,29 @@ class Stepwise(WindowRule):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     keep_freed_memory()
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
-    print("| batch | step by step, ms a step | in one go | ratio |\n|---|---|---|---|")
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads {native.why_not()}\n")
+    print("| batch | step by step, ms a step | in one go, torch | ratio | in one go, native | ratio |\n|---|---|---|---|---|---|")
+    by_native = native.span_steps
     for title, (preset, changes, inputs, outputs, objective) in ROWS.items():
         config = load_sequence_preset(preset).updated(changes)
         task = SimpleNamespace(inputs=(inputs,), outputs=outputs, vocabulary=None, timesteps=config.timesteps)
         targets = torch.rand(config.batch) if objective is MSE else torch.randint(outputs, (config.batch,))
         batch = Batch(torch.rand(config.timesteps, config.batch, inputs), targets, config.timesteps)
-        rules = [rule_for(config, build_network(config, task), objective) for _ in range(2)]
+        rules = [rule_for(config, build_network(config, task), objective) for _ in range(3)]
         rules[0].__class__ = Stepwise
-        times: list[list[float]] = [[], []]
+        times: list[list[float]] = [[], [], []]
         for _ in range(args.rounds + 1):  # the first compiles
             for rule, taken in zip(rules, times):
+                native.span_steps = (lambda *_: None) if rule is rules[1] else by_native
                 begin = time.process_time()
                 train_batch(rule, objective, batch, parts=config.parts, supervise=config.supervise)
                 taken.append(1e3 * (time.process_time() - begin) / config.timesteps)
-        steps, span = (median(taken[1:]) for taken in times)
-        print(f"| {title} | {steps:.3f} | {span:.3f} | {span / steps:.2f} |", flush=True)
+        steps, torchs, natives = (median(taken[1:]) for taken in times)
+        print(f"| {title} | {steps:.3f} | {torchs:.3f} | {torchs / steps:.2f} | {natives:.3f} | {natives / steps:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

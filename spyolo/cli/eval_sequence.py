@@ -1,4 +1,4 @@
-"""Measure the weights of a sequence network on the test of its task.
+"""Measure the weights of a sequence network on the test of its task, whatever they were judged by while training.
 
     tools/eval_sequence.py --weights smnist_ltc --data DIR             published weights (weights/sequence) by name
     tools/eval_sequence.py --weights runs/smnist/last.safetensors      W as a run left it; best.safetensors: the best on the test
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spyolo.sequence.saved import Saved
     from spyolo.sequence.tasks.base import Task
 
-OF_CONFIG = ("data", "download", "test_limit", "eval_batch", "seed", "amp", "device")
+OF_CONFIG = ("data", "download", "judge", "test_limit", "eval_batch", "seed", "amp", "device")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -36,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--weights", required=True, metavar="NAME", help="published weights by name, or a weights file of train_sequence")
     p.add_argument("--data", metavar="DIR", help="folder or file of the data; else under the environment variable SPYOLO_DATA")
     p.add_argument("--download", action="store_true", help="let torchvision fetch MNIST or Fashion-MNIST if it is not there")
+    p.add_argument("--judge", metavar="V", choices=("test", "validation"), help="measure on the validation part instead [test]")
     p.add_argument("--test-limit", metavar="N", help="measure on so many sequences (text: windows) only; 0: all [as the weights say]")
     p.add_argument("--eval-batch", metavar="N", help="sequences a batch (text: no matter) [as the weights say]")
     p.add_argument("--seed", metavar="N", help="of a test that is drawn (the adding problem) [as the weights say]")
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     keep_freed_memory()
     saved = read(args.weights)
     given = {name: value for name, value in vars(args).items() if name in OF_CONFIG}
-    config = saved.config.updated({"device": "auto", "download": False} | given)
+    config = saved.config.updated({"device": "auto", "download": False, "judge": "test"} | given)
     if args.publish:
         check_whole_test(args.publish, config, saved.config)
     task = build_task(config)
@@ -82,8 +83,8 @@ def check_whole_test(name: str, config: SequenceConfig, of_run: SequenceConfig) 
     from spyolo.sequence.published import check_name
 
     check_name(name)
-    if config.test_limit or config.seed != of_run.seed:
-        raise InputError("--publish measures the whole test of the run's seed: give --test-limit 0, and no --seed")
+    if config.test_limit or config.seed != of_run.seed or config.judge != "test":
+        raise InputError("--publish measures the whole test of the run's seed: give --test-limit 0, and no --seed or --judge")
 
 
 def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: bool) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -104,7 +105,7 @@ def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: boo
     found = engine.evaluate(network.to(device), task.objective, batches, predict=config.predict, device=device)
     if config.cell not in SPIKING:
         found.pop("test_rate")
-    unit = "window" if task.streams else "test sequence"
+    unit = f"{config.judge} {'window' if task.streams else 'sequence'}"
     tests = f"{task.tests:,} {unit}{'s' if task.tests != 1 else ''}"
     seconds = round(time.monotonic() - began, 1)
     return found, {"tests": tests, "seconds": seconds, "amp": config.amp, "device": device.type, **machine(device)}

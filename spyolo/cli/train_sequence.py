@@ -68,6 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     row, metric = trainer.history[-1], trainer.objective.metric
     weights = "W" if config.weights_of == "w" else "the average of W"
-    print(f"{metric} {row[metric]:.4f} on the test with {weights} after {row['updates']} updates (best {trainer.best:.4f})")
+    judge = trainer.config.judge
+    print(f"{metric} {row[metric]:.4f} on the {judge} with {weights} after {row['updates']} updates (best {trainer.best:.4f})")
     print(f"run folder {trainer.folder.path}")
     return 0

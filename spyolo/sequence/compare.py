@@ -180,7 +180,7 @@ def figure(runs: Results, measured: list[Row]) -> Figure:
         points = [(r["epoch"], r[metric]) for r in trainer.history if metric in r]
         first = not any(line.get_label() == name for line in axes[0].lines)
         axes[0].plot(*zip(*points), color=f"C{names.index(name)}", label=name if first else None, marker="." if len(points) < 30 else None)
-    axes[0].set(title=f"{metric} on the test, final weights", xlabel="epoch")
+    axes[0].set(title=f"{metric} on the {runs[0][2].config.judge}, final weights", xlabel="epoch")
     for ax, key, scale, title in zip(axes[1:], ("bytes", "seconds"), (2**20, 1), ("peak memory of a batch, MiB", "seconds a batch")):
         for i, name in enumerate(dict.fromkeys(r["rule"] for r in measured)):
             own = [(r["T"], r[key] / scale) for r in measured if r["rule"] == name]

@@ -29,6 +29,11 @@ class Data:
     shrink: int = option(1, "event data: sum squares of so many pixels a side into one", low=1, high=128)
     test_speakers: tuple[str, ...] = option(("theo", "yweweler"), "spoken digits: speakers held out for the test")
     first_chord: bool = option(True, "piano rolls: ask for the first chord too, from silence")
+    judge: str = option(
+        "test", "what weights are judged by while training, and the best chosen: the test, or a validation part - of piano rolls and texts "
+        "their own, of the adding problem another draw, else the last tenth of the training sequences, which are then not trained on",
+        choices=("test", "validation"),
+    )  # fmt: skip
     limit: int = option(
         0, "use only so many training sequences: the first, of event data and digits some of each class; text: windows over all streams; "
         "0: all", low=0,

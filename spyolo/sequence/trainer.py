@@ -35,7 +35,7 @@ from spyolo.sequence.saved import BEHAVIOUR, check_sizes, description, initialis
 from spyolo.sequence.tasks import build_task
 from spyolo.tensors import save_tensors, under
 
-START = ("init", "gate_bias", "slowest", "test_speakers", *BEHAVIOUR)  # stay: first weights, whom it may learn from, what tensors do
+START = ("init", "gate_bias", "slowest", "test_speakers", "judge", *BEHAVIOUR)  # stay: first weights, what is held out, what tensors do
 ORDER = ("seed", "batch", "limit", "timesteps")  # decide which sequences an epoch shows when
 MEASURE = (  # decide what a figure is of (drawn tests: of the seed)
     "test_limit", "timesteps", "first_chord", "frames_by", "shrink", "seed", "weights_of", "predict",
@@ -58,7 +58,7 @@ class SequenceTrainer:
         self.config, self.quiet = config, quiet
         self.task = build_task(config)
         self.objective = self.task.objective
-        self.folder = RunFolder(config.out, layout(self.objective.metric))
+        self.folder = RunFolder(config.out, layout(self.objective.metric, config.judge))
         if self.folder.has_checkpoint and not resume:
             raise InputError(f"{self.folder.path} already holds a run; --resume it, or give another --out")
         self.device = choose_device(config.device)
@@ -164,7 +164,7 @@ class SequenceTrainer:
             tqdm.write(f"epoch {self.epoch:>3}  loss {loss:.4f}{told}  {row['seconds']:.0f} s")
 
     def evaluate(self) -> Row:
-        """Judge the chosen weights on the test; keep them as best.safetensors if they are."""
+        """Judge the chosen weights on the test, or the validation part; keep them as best.safetensors if they are."""
         metric = self.objective.metric
         with self.evaluated_weights():
             size = self.config.eval_batch or self.config.batch
@@ -317,12 +317,12 @@ class SequenceTrainer:
         self.state = map_state(lambda _: next(values), tree)
 
 
-def layout(metric: str) -> Layout:
+def layout(metric: str, judge: str = "test") -> Layout:
     """What a run on sequences logs."""
     return Layout(
         ("epoch", "updates", "lr", "loss", "firing_rate", "seconds", metric, "test_loss", "test_rate"),
         (metric, "test_loss", "test_rate"),
-        ((("loss",), "training loss"), ((metric,), f"{metric} on the test"), (("firing_rate", "test_rate"), "firing rate"),
+        ((("loss",), "training loss"), ((metric,), f"{metric} on the {judge}"), (("firing_rate", "test_rate"), "firing rate"),
          (("lr",), "learning rate")),
     )  # fmt: skip
 

@@ -192,6 +192,14 @@ def test_each_chord_is_predicted_from_those_before(tmp_path):
     assert task.least_steps(2) == 3
 
 
+def test_piano_rolls_have_a_validation_part_of_their_own(tmp_path):
+    write_rolls(tmp_path / "JSB_Chorales.mat")
+    task = Music(tmp_path, "JSB_Chorales.mat")
+    task.pieces["valid"] = task.pieces["valid"][1:]
+    task.validate()
+    assert (task.samples, task.tests) == (2, 1) and next(task.test_batches(2)).targets[:, 0, 1].tolist() == [1] * 5
+
+
 def test_the_first_chord_can_be_left_out(tmp_path):
     write_rolls(tmp_path / "JSB_Chorales.mat")
     all_of_it, task = Music(tmp_path, "JSB_Chorales.mat"), Music(tmp_path, "JSB_Chorales.mat", first_chord=False)

@@ -61,6 +61,18 @@ def test_the_last_weights_have_the_figure_of_the_log(tmp_path, trainer, capsys):
     assert measured(tmp_path, trainer.folder.last, "--test-limit", "4")["tests"] == "4 test sequences"
 
 
+def test_a_run_judged_by_a_validation_part_is_measured_on_the_test(tmp_path, trainer):
+    config = trainer.config.updated({"judge": "validation", "out": str(tmp_path / "judged")})
+    judged = SequenceTrainer(config, quiet=True)
+    assert judged.fit() and (judged.task.samples, judged.task.tests) == (22, 2)
+    row = judged.history[-1]
+    assert measured(tmp_path, judged.folder.last)["tests"] == "10 test sequences"
+    found = measured(tmp_path, judged.folder.last, "--judge", "validation")
+    assert found["tests"] == "2 validation sequences" and found["accuracy"] == row["accuracy"]
+    assert "began with judge 'validation', which stays" in refused(SequenceTrainer, config.updated({"judge": "test"}), resume=True)
+    assert "no --seed or --judge" in refused(eval_sequence.check_whole_test, "tiny", config, config)
+
+
 def test_the_firing_rate_does_not_depend_on_the_batches(tmp_path, trainer):
     rates = [measured(tmp_path, trainer.folder.last, "--eval-batch", size)["test_rate"] for size in ("10", "9", "3")]
     assert rates[0] > 0 and rates == pytest.approx([rates[0]] * 3, rel=1e-5)

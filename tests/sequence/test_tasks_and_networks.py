@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from official_files import refused, write_mnist
+from official_files import refused, write_mnist, write_wav
 
 from spyolo.errors import InputError
 from spyolo.neurons import DENSE_GATES, LTCUnit, Readout
@@ -94,6 +95,45 @@ def test_a_limit_on_a_text_is_one_on_its_windows(tmp_path):
     path.write_text("to be or not to be " * 100)
     chosen = config(task="char", data=str(path), timesteps=10, batch=4)
     assert build_task(chosen).samples == 4 * 42 and build_task(chosen.updated({"limit": 2})).samples == 8
+
+
+# --- judged by a validation part ---
+
+
+def test_the_last_tenth_is_held_out_of_training(tmp_path):
+    data = str(write_mnist(tmp_path, train=24, test=4))
+    whole = build_task(config(task="smnist", data=data))
+    task = build_task(config(task="smnist", data=data, judge="validation", limit=20))
+    assert (task.samples, task.tests) == (18, 2)
+    judged = list(task.test_batches(1))
+    for batch, place in zip(judged, (18, 19), strict=True):
+        assert batch.inputs.equal(whole.train_batch([place], 0).inputs) and batch.targets.equal(whole.train_batch([place], 0).targets)
+    assert len(list(build_task(config(task="smnist", data=data, judge="validation", test_limit=1)).test_batches(5))) == 1
+    assert "of 9 there is none" in refused(build_task, config(task="smnist", data=data, judge="validation", limit=9))
+
+
+def test_of_data_that_lie_class_by_class_some_of_each_are_held_out(tmp_path):
+    for digit in range(2):
+        for k in range(12):
+            write_wav(tmp_path / f"{digit}_{'eve' if k == 0 else 'ann'}_{k}.wav", np.ones(2000, np.int16))
+    chosen = config(task="digits", data=str(tmp_path), test_speakers="eve", judge="validation")
+    task = build_task(chosen)
+    assert (task.samples, task.tests) == (20, 2) and sorted(next(task.test_batches(2)).targets.tolist()) == [0, 1]
+    trained, judged = task.places("train", list(range(20))), task.places("train", [20, 21])
+    assert sorted(trained + judged) == list(range(22)) and "eve" not in {p.stem.split("_")[1] for p, _ in task.files["train"]}
+    assert task.places("train", [20, 21]) == build_task(chosen.updated({"seed": 7})).places("train", [20, 21])
+
+
+def test_tasks_with_a_validation_part_of_their_own(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("".join("ab"[i < 950] for i in range(975)) + "c" * 25)
+    test, valid = (build_task(config(task="char", data=str(path), timesteps=5, batch=2, judge=j)) for j in ("test", "validation"))
+    letters = [set(torch.cat([b.targets.flatten() for b in task.test_batches(1)]).tolist()) for task in (test, valid)]
+    assert len(letters[0]) == len(letters[1]) == 1 and letters[0] != letters[1] and test.samples == valid.samples
+
+    test, valid = (build_task(config(task="adding", timesteps=8, judge=j)) for j in ("test", "validation"))
+    assert test.samples == valid.samples and test.tests == valid.tests
+    assert not next(test.test_batches(1)).inputs.equal(next(valid.test_batches(1)).inputs)
 
 
 # --- what is asked when, and the figures ---

@@ -82,7 +82,10 @@ def build_task(config: SequenceConfig) -> Task:
     if config.task not in TASKS:
         raise InputError(f"task must be one of {', '.join(TASKS)}; got {config.task!r}")
     task = TASKS[config.task](config)
-    task.limit(config.limit, config.test_limit)
+    task.limit(train=config.limit)
+    if config.judge == "validation":
+        task.validate()
+    task.limit(test=config.test_limit)
     return task
 
 

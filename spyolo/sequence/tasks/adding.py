@@ -43,6 +43,9 @@ class Adding(Task):
         """All of the test at once, whatever the size of its batches."""
         return self.draw(TESTS, self.drawn(2, 0))
 
+    def validate(self) -> None:
+        self.test = self.draw(TESTS, self.drawn(3, 0))
+
     def draw(self, count: int, generator: torch.Generator) -> Batch:
         half = self.timesteps // 2
         values = torch.rand(self.timesteps, count, generator=generator)

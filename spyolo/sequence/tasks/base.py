@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import torch
 
+from spyolo.errors import InputError
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import Objective
 
@@ -32,7 +33,7 @@ class Task(ABC):
         outputs: numbers a step's output has.
         timesteps: steps of a sequence; 0 where sequences differ.
         samples: training sequences an epoch (text: windows side by side, see `streams`).
-        tests: sequences of the test (text: windows).
+        tests: sequences of the test (text: windows), or of the validation part in its place, see `validate`.
         vocabulary: number of tokens where an input is a token number, else 0.
         tokens: digest of a text's tokens in the order of their numbers; empty elsewhere.
         streams: True where a batch goes on where the one before it stopped: indices are then positions, taken in order.
@@ -50,6 +51,7 @@ class Task(ABC):
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
+        self.held_out = False  # judged by training sequences from number `samples` on
         self.orders: dict[str, list[int]] = {}  # of splits that a limit cuts and whose data lie class by class
 
     @property
@@ -67,7 +69,18 @@ class Task(ABC):
     def test_batches(self, size: int) -> Iterator[Batch]:
         """The whole test, `size` sequences at a time."""
         for i in range(0, self.tests, size):
-            yield self.test_batch(list(range(i, min(self.tests, i + size))))
+            indices = list(range(i, min(self.tests, i + size)))
+            yield self.train_batch([self.samples + j for j in indices], 0) if self.held_out else self.test_batch(indices)
+
+    def validate(self) -> None:
+        """Take a validation part in the test's place: the set's own, or the last tenth of the training sequences in use, in a set that
+        lies class by class of each class. These are not trained on."""
+        if (labels := self.labels("train")) and "train" not in self.orders:
+            self.orders["train"] = in_turn(labels)
+        self.held_out, self.tests = True, self.samples // 10
+        self.samples -= self.tests
+        if not self.tests:
+            raise InputError(f"judge validation holds out a tenth of the training sequences; of {self.samples} there is none")
 
     def limit(self, train: int = 0, test: int = 0) -> None:
         """Use only so many training and test sequences; 0: all. The first ones, or of data that lie class by class some of each class."""

@@ -43,9 +43,14 @@ class Language(Task):
         if not windows:
             raise InputError(f"{path}: {len(self.corpus.train)} tokens are too few for {batch} streams of {self.timesteps} steps")
         self.samples = windows * batch
-        streams = max(1, min(TEST_STREAMS, (len(self.corpus.test) - 1) // 2))
-        self.test_lines = side_by_side(self.corpus.test, streams)
+        self.judged_by(self.corpus.test)
+
+    def judged_by(self, tokens: Tensor) -> None:
+        self.test_lines = side_by_side(tokens, max(1, min(TEST_STREAMS, (len(tokens) - 1) // 2)))
         self.tests = -(-(len(self.test_lines) - 1) // self.timesteps)  # windows
+
+    def validate(self) -> None:
+        self.judged_by(self.corpus.valid)
 
     def limit(self, train: int = 0, test: int = 0) -> None:
         """Both count windows over all streams."""

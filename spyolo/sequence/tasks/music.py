@@ -29,7 +29,7 @@ class Music(Task):
         if not path.is_file():
             raise InputError(f"{path}: no such file of piano rolls")
         rolls = read_rolls(path)
-        self.pieces = {split: [torch.from_numpy(p) for p in rolls[split]] for split in ("train", "test")}
+        self.pieces = {split: [torch.from_numpy(p) for p in rolls[split]] for split in ("train", "valid", "test")}
         self.first = 0 if first_chord else 1
         for split, pieces in self.pieces.items():
             for i, piece in enumerate(pieces):
@@ -42,6 +42,10 @@ class Music(Task):
 
     def test_batch(self, indices: list[int]) -> Batch:
         return self.rolls("test", indices)
+
+    def validate(self) -> None:
+        self.pieces["test"] = self.pieces["valid"]
+        self.tests = len(self.pieces["test"])
 
     def steps(self) -> list[int]:
         return [len(piece) - self.first for piece in self.pieces["train"][: self.samples]]

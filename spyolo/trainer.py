@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from spyolo import builders, engine, recordings
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo, epoch_of, info_to_metadata, initialise, save_weights
+from spyolo.checkpoint import WeightsInfo, epoch_of, info_to_metadata, initialise, save_weights, warn_of_classes
 from spyolo.config import Config
 from spyolo.data import load_batches
 from spyolo.distributed import ALONE, Peers, synchronised
@@ -83,6 +83,8 @@ class Trainer:
         self.pieces: list[Piece] = pieces_of(config.init) if self.warm else []
         if peers.first:
             warn_of_repeats(config, self.pieces)
+            if self.warm:
+                warn_of_classes(config.init, self.classes)
         self.loss = builders.loss(config)
         self.optimizer = build_optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)

@@ -11,7 +11,16 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, load_detector, load_tensors, save_tensors, save_weights
+from spyolo.checkpoint import (
+    WeightsInfo,
+    info_to_metadata,
+    initialise,
+    load_detector,
+    load_tensors,
+    save_tensors,
+    save_weights,
+    warn_of_classes,
+)
 from spyolo.detection import SpikingYOLO, build_detector
 from spyolo.errors import InputError
 from spyolo.neurons import norms
@@ -250,6 +259,14 @@ def test_the_ann_twin_fills_the_convolutions_and_norms_of_a_spiking_detector(tmp
     # what the twin has none of: gates, biases of its convolutions, leaks of the readout
     assert untouched and all(".gate." in k or k.endswith(("synapse.conv.bias", ".leak")) for k in untouched)
     assert all(torch.equal(after[k], before[k]) for k in untouched)
+
+
+def test_heads_of_other_classes_are_told(saved, recwarn):
+    warn_of_classes(saved, CLASSES)
+    warn_of_classes(saved, ("one more", *CLASSES))  # another number of them: `initialise` refuses it
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match=rf"its class 1 is '{CLASSES[0]}', here it is '{CLASSES[1]}' .2 of {len(CLASSES)} differ.; heads"):
+        warn_of_classes(saved, (CLASSES[1], CLASSES[0], *CLASSES[2:]))
 
 
 def test_a_training_checkpoint_warm_starts_with_its_ema(checkpoint):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,16 +171,16 @@ def check_pictures(spec: DetectorSpec, path: str | Path, because: str) -> None:
         raise InputError(f"{path}: takes {spec.in_channels} channels (an event camera has 2); {because}")
 
 
-def warn_of_classes(path: str | Path, classes: tuple[str, ...]) -> None:
-    """Warn where a file's heads, as many as a run's, were taught other classes or the same in another order. Raises InputError: as
-    `load_tensors`."""
+def other_classes(path: str | Path, classes: tuple[str, ...]) -> str:
+    """What to say where a file's heads, as many as a run's, were taught other classes or the same in another order; else nothing.
+    Raises InputError: as `load_tensors`, or a list of names that is none."""
     metadata = load_tensors(path)[1]
     theirs = checked_field(metadata, "classes", path, names_from) if "classes" in metadata else classes
     differ = [i for i, (there, here) in enumerate(zip(theirs, classes)) if there != here]
-    if differ and len(theirs) == len(classes):
-        i = differ[0]
-        what = f"its class {i + 1} is {shortened(theirs[i])}, here it is {shortened(classes[i])} ({len(differ)} of {len(classes)} differ)"
-        warnings.warn(f"{path}: {what}; heads start from what they knew of other things", stacklevel=3)
+    if not differ or len(theirs) != len(classes):
+        return ""
+    first = f"its class {differ[0] + 1} is {shortened(theirs[differ[0]])}, here it is {shortened(classes[differ[0]])}"
+    return f"{path}: {first} ({len(differ)} of {len(classes)} differ); heads start from what they knew of other things"
 
 
 def initialise(detector: SpikingYOLO, path: str | Path) -> list[str]:

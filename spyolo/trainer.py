@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from spyolo import builders, engine, recordings
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo, epoch_of, info_to_metadata, initialise, save_weights, warn_of_classes
+from spyolo.checkpoint import WeightsInfo, epoch_of, info_to_metadata, initialise, other_classes, save_weights
 from spyolo.config import Config
 from spyolo.data import load_batches
 from spyolo.distributed import ALONE, Peers, synchronised
@@ -81,10 +81,11 @@ class Trainer:
         self.untouched = initialise(self.detector, config.init) if self.warm else []
         peers.copy_first_(list(self.detector.state_dict().values()))
         self.pieces: list[Piece] = pieces_of(config.init) if self.warm else []
+        others = other_classes(config.init, self.classes) if self.warm else ""  # on each process: a file that is refused is by all
         if peers.first:
             warn_of_repeats(config, self.pieces)
-            if self.warm:
-                warn_of_classes(config.init, self.classes)
+        if peers.first and others:
+            warnings.warn(others, stacklevel=2)
         self.loss = builders.loss(config)
         self.optimizer = build_optimizer(config, self.detector)
         self.rule = builders.rule(config, self.optimizer)

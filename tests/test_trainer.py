@@ -606,6 +606,15 @@ def test_a_warm_start_is_a_start_from_those_weights(tiny_config, tmp_path):
     assert not trainer.optimizer.state_dict()["state"]
 
 
+def test_a_warm_start_with_heads_of_other_classes_is_told(tiny_config, tmp_path):
+    torch.manual_seed(7)
+    twin = build_detector("yolov4_tiny", len(SAMPLE_CLASSES), width=0.05)
+    config = tiny_config(init=str(tmp_path / "twin.safetensors"))
+    save_weights(config.init, twin, WeightsInfo(twin.spec, config.classes[::-1]))
+    with pytest.warns(UserWarning, match="heads start from what they knew of other things"):
+        Trainer(config, quiet=True)
+
+
 def test_a_warm_start_on_the_crops_of_an_earlier_piece_is_told(tiny_config, tmp_path):
     first = Trainer(tiny_config(**SHORT, seed=3), quiet=True)
     assert first.fit()

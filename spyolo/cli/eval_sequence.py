@@ -1,7 +1,7 @@
 """Measure the weights of a sequence network on the test of its task, whatever they were judged by while training.
 
     tools/eval_sequence.py --weights smnist_ltc --data DIR             published weights (weights/sequence) by name
-    tools/eval_sequence.py --weights runs/smnist/last.safetensors      W as a run left it; best.safetensors: the best on the test
+    tools/eval_sequence.py --weights runs/smnist/last.safetensors      W as a run left it; best.safetensors: the best
     tools/eval_sequence.py --weights runs/smnist/last.safetensors --publish smnist_ltc
 
 Task, network and way of measuring are those of the run that made the weights; the options change where its data lie and how much of them
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     from spyolo.files import write_whole
     from spyolo.memory import keep_freed_memory
-    from spyolo.sequence.saved import check_sizes, read
+    from spyolo.sequence.saved import check_held_out, check_sizes, read
     from spyolo.sequence.tasks import build_task
 
     if (args.to or args.replace) and not args.publish:
@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         check_whole_test(args.publish, config, saved.config)
     task = build_task(config)
     check_sizes(args.weights, saved.sizes, task.sizes)
+    if task.held_out:
+        check_held_out(args.weights, saved.config, config)
     found, protocol = measure(saved.network, config, task, progress=sys.stderr.isatty())
     print(told(saved.network, config, task, found, protocol))
     if args.json:
@@ -73,8 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         write_whole(args.json, json.dumps(row, indent=1) + "\n")
         print(f"wrote {args.json}")
     if args.publish:
-        where = Path(args.to) if args.to else None
-        print(f"published {put(args.publish, saved._replace(config=config), task, found, protocol, where, replace=args.replace)}")
+        where, of_run = Path(args.to) if args.to else None, config.updated({"judge": saved.config.judge})
+        print(f"published {put(args.publish, saved._replace(config=of_run), task, found, protocol, where, replace=args.replace)}")
     return 0
 
 
@@ -125,7 +127,7 @@ def told(network: Stack, config: SequenceConfig, task: Task, found: dict[str, An
 def put(
     name: str, saved: Saved, task: Task, found: dict[str, Any], protocol: dict[str, Any], where: Path | None, *, replace: bool
 ) -> Path:  # fmt: skip
-    """Into the folder of published weights. `saved`: with the config that was measured."""
+    """Into the folder of published weights. `saved`: with the config that was measured, judged as its run was."""
     from spyolo.published import read_manifest
     from spyolo.sequence.config import INITS
     from spyolo.sequence.pieces import pieces_in

@@ -38,7 +38,7 @@ template <typename V, int L> static inline Vec<V, L> load(const bf16* p) {
 
 template <typename V, int L> static inline void store(V* p, Vec<V, L> v) { memcpy(p, &v, sizeof v); }
 
-template <typename V, int L> static inline void store(bf16* p, Vec<float, L> v) {  // to the nearest, ties to even; no NaN comes here
+template <typename V, int L> static inline void store(bf16* p, Vec<float, L> v) {  // to the nearest, ties to even; a NaN of arithmetic stays one
     Vec<uint32_t, L> b = (Vec<uint32_t, L>)v;
     Vec<uint16_t, L> h = __builtin_convertvector((b + 0x7fff + ((b >> 16) & 1)) >> 16, Vec<uint16_t, L>);
     memcpy(p, &h, sizeof h);
@@ -291,7 +291,7 @@ template <typename X, typename V, int L> static inline void forward_lanes(const 
     F tau = 1 / (1 + exponential<L>(-load<V, L>(a.logit + row * a.n + i)));
     F v = u + tau * (c - u);
     auto fired = v > (V)a.threshold;
-    F kept = fired ? F{} : v;
+    F kept = fired ? v - v : v;  // infinity minus itself: what overflows shall show
     store<V, L>(a.tau + at, tau);
     store<V, L>(a.u + after, kept);
     store_spikes<V, L>(a.spikes + after, fired);

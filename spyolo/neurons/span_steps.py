@@ -111,7 +111,7 @@ def native_back(kept: Kept, flow: Flow, grads: tuple[Tensor | None, ...], recurr
 
     def prepare(part: slice) -> None:
         if how.surrogate is not multi_gaussian and math.isfinite(how.threshold):
-            psi = how.surrogate(membranes(kept, part) - how.threshold).contiguous()
+            psi = how.surrogate(membranes(kept, part) - how.threshold).to(kept.tau.dtype).expand_as(kept.tau[part]).contiguous()
             held[2], told.psi, told.first = psi, psi.data_ptr(), part.start
 
     return prepare, functools.partial(functions[1], told), functools.partial(functions[2], told)

@@ -140,8 +140,9 @@ def peak(rule: SequenceRule, batch: Any, parts: int, config: SequenceConfig) -> 
 def table(runs: Results, measured: list[Row]) -> str:
     """Markdown: a line a contender, mean over the seeds (and each) of the last epoch's figure, then cost against T."""
     metric = runs[0][2].objective.metric
+    figure = f"{metric} on the {runs[0][2].config.judge}: mean over seeds (each)"
     lines = [
-        f"| contender | neurons | parts | parameters | updates | {metric}: mean over seeds (each) | minutes a run |",
+        f"| contender | neurons | parts | parameters | updates | {figure} | minutes a run |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in dict.fromkeys(name for name, _, _ in runs):

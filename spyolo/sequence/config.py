@@ -31,7 +31,7 @@ class Data:
     first_chord: bool = option(True, "piano rolls: ask for the first chord too, from silence")
     judge: str = option(
         "test", "what weights are judged by while training, and the best chosen: the test, or a validation part - of piano rolls and texts "
-        "their own, of the adding problem another draw, else the last tenth of the training sequences, which are then not trained on",
+        "their own, of the adding problem another draw, else a tenth of the training sequences, which are then not trained on",
         choices=("test", "validation"),
     )  # fmt: skip
     limit: int = option(

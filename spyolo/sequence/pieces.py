@@ -8,7 +8,7 @@ from typing import Any
 from spyolo.sequence.config import INITS, SequenceConfig
 
 Piece = dict[str, Any]
-FROM_CONFIG = ("rule", "form", "parts", "batch", "lr", "amp", "seed")
+FROM_CONFIG = ("rule", "form", "parts", "batch", "lr", "amp", "seed", "judge")
 
 
 def pieces_in(notes: Mapping[str, Any]) -> list[Piece]:

@@ -18,7 +18,7 @@ from spyolo.sequence.config import INITS, SequenceConfig
 from spyolo.tables import markdown
 from spyolo.tensors import save_tensors
 
-PIECE_COLUMNS = ("from", "rule", "parts", "batch", "lr", "amp", "seed", "epochs", "updates", "minutes", "device")
+PIECE_COLUMNS = ("from", "rule", "parts", "batch", "lr", "amp", "seed", "judge", "epochs", "updates", "minutes", "device")
 
 
 def shelf() -> Path:

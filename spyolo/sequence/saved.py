@@ -80,14 +80,18 @@ def read(path: str | Path) -> Saved:
     return Saved(network.eval(), config, sizes, notes)
 
 
-def initialise(network: Stack, config: SequenceConfig, sizes: Sizes) -> dict[str, Any]:
+def initialise(network: Stack, config: SequenceConfig, sizes: Sizes, *, held_out: bool = False) -> dict[str, Any]:
     """Put the weights of another run (`config.init`: a file, or a published name) into `network`, which is of the same layers.
+
+    Args:
+        held_out: the run is judged by training sequences that it holds out; then these weights must have held them out too.
 
     Returns:
         The notes of the file.
 
     Raises:
-        InputError: as `load`, a network of other layers (names the first tensor that differs), or of another task's tokens.
+        InputError: as `load`, a network of other layers (names the first tensor that differs), of another task's tokens, or one that has
+            learned from what is to be judged by.
     """
     saved = read(config.init)
     found, wanted = saved.network.state_dict(), network.state_dict()
@@ -101,11 +105,23 @@ def initialise(network: Stack, config: SequenceConfig, sizes: Sizes) -> dict[str
             f"{config.init} has learned from all speakers but {', '.join(saved.config.test_speakers)}; they stay the test: "
             f"give --test-speakers {','.join(saved.config.test_speakers)}"
         )
+    if held_out:
+        check_held_out(config.init, saved.config, config)
     other = [f"{name} {getattr(saved.config, name)}" for name in BEHAVIOUR if getattr(saved.config, name) != getattr(config, name)]
     if other:
         warnings.warn(f"the weights of {config.init} were trained with {', '.join(other)}; this run has others", stacklevel=3)
     network.load_state_dict(found)
     return saved.notes
+
+
+def check_held_out(name: str | Path, its: SequenceConfig, config: SequenceConfig) -> None:
+    """Raises InputError where weights, of a run `its`, have learned from the training sequences that `config` holds out to judge by."""
+    if (its.judge, its.limit, its.task) != (config.judge, config.limit, config.task):
+        limit = f" and --limit {its.limit}" if its.judge == "validation" else ""
+        raise InputError(
+            f"{name} has learned from training sequences that --judge validation would hold out: it was trained on {its.task} with "
+            f"--judge {its.judge}{limit}; judge it by the test, or take weights of a run with --judge validation --limit {config.limit}"
+        )
 
 
 def check_tokens(name: str | Path, its: Sizes, wanted: Sizes) -> None:

@@ -66,7 +66,7 @@ class SequenceTrainer:
         self.network = build_network(config, self.task)
         self.pieces: list[Piece] = []  # of the weights that this run started from
         if config.init not in INITS and not (resume and self.folder.has_checkpoint):  # before the rule: its average starts from these
-            self.pieces = pieces_in(initialise(self.network, config, self.task.sizes))
+            self.pieces = pieces_in(initialise(self.network, config, self.task.sizes, held_out=self.task.held_out))
         self.network.to(self.device)
         parts = parts_of(config, self.task.timesteps) if self.task.timesteps else 0
         self.rule = rule_for(config, self.network, self.objective)
@@ -282,7 +282,7 @@ class SequenceTrainer:
             position, kept = json.loads(metadata["position"]), json.loads(metadata["config"])
             if changed(kept, self.config, ["task"]):
                 raise InputError(f"{self.folder.last} is of task {kept['dataset']['task']}; to learn another, start a new run")
-            began = changed(kept, self.config, START)
+            began = changed(kept, self.config, (*START, "limit") if self.task.held_out else START)
             if began:
                 was = kept[self.config.fields()[began[0]][0]][began[0]]
                 raise InputError(f"{self.folder.last} began with {began[0]} {shortened(was)}, which stays; for another, start a new run")
@@ -334,6 +334,6 @@ def describe(trainer: SequenceTrainer) -> str:
     steps = f"{task.timesteps} steps" if task.timesteps else "steps as they come"
     told = dataclasses.asdict(c.learning)
     return (
-        f"{c.task}: {task.samples} training sequences of {steps}, judged by {task.objective.metric}\n"
+        f"{c.task}: {task.samples} training sequences of {steps}, judged by {task.objective.metric} on the {c.judge}\n"
         f"{c.cell} network of {count:,} parameters, {c.rule}, {told['optimizer']}, seed {c.seed}, on {trainer.device}"
     )

@@ -66,14 +66,35 @@ def test_a_span_is_its_steps(layers, batch, first, steps, recurrent, detach_rese
 
 
 @pytest.mark.skipif(native.library() is None, reason=native.why_not())
-def test_native_steps_in_fp32_and_on_many_neurons(monkeypatch):
-    """More neurons than one thread takes, and few steps, so that no rounding has grown to a spike more or less."""
+def test_native_steps_in_fp32_and_on_many_neurons():
+    """By two threads, with a remainder that no lane takes, and few steps, so that no rounding has grown to a spike more or less."""
     torch.manual_seed(4)
-    net, x = network(units=128).float(), torch.randn(3, 300, 3)
-    found = run(net, x, 0, 2, True)
-    without_native(monkeypatch)
-    for a, b in zip(found, run(net, x, 0, 2, True), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    x, threads = torch.randn(3, 300, 3), torch.get_num_threads()
+    for surrogate in ("multi_gaussian", "arctan"):
+        net = network(units=131, surrogate=SURROGATES[surrogate]).float()
+        try:
+            torch.set_num_threads(2)
+            found = run(net, x, 0, 2, True)
+        finally:
+            torch.set_num_threads(threads)
+        with pytest.MonkeyPatch.context() as m:
+            without_native(m)
+            wanted = run(net, x, 0, 2, True)
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("surrogate", [lambda v: (v.abs() < 0.5).float(), lambda v: v.abs() < 0.5, lambda v: torch.ones((), dtype=v.dtype)])
+def test_a_surrogate_of_the_caller_s_may_be_of_another_dtype_or_shape(surrogate):
+    """Native code reads it by address: it must be what is expected there."""
+    torch.manual_seed(5)
+    net, x = network(surrogate=surrogate), 3 * torch.randn(9, 2, 3, dtype=torch.float64)
+    found = run(net, x, 0, 8, True)
+    with pytest.MonkeyPatch.context() as m:
+        without_native(m)
+        m.setattr(Compiling, "enabled", False)
+        for a, b in zip(found, run(net, x, 0, 8, False), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-11)
 
 
 def test_what_is_not_finite_stays_so():
@@ -81,6 +102,8 @@ def test_what_is_not_finite_stays_so():
     net.cells[0].unit.gate.linear.weight.data[0, 0] = torch.nan
     state = net.span(torch.randn(4, 2, 3))
     assert state.cells[0].u[:, 0].isnan().all() and state.readout.isnan().all()
+    state = network().float().span(torch.full((1, 2, 3), torch.inf))  # over the threshold, and set back to what is left of it: nothing
+    assert not state.cells[0].u.isfinite().any()
 
 
 @pytest.mark.usefixtures("compiling")
@@ -123,10 +146,10 @@ def test_products_in_bf16_as_autocast_takes_them(gate_bias, in_torch, monkeypatc
     if in_torch:
         without_native(monkeypatch)
     torch.manual_seed(0)
-    net, x = network(units=64, inputs=64).float(), torch.randn(1, 16, 64)
+    net, x = network(units=67, inputs=64).float(), torch.randn(1, 16, 64)
     torch.nn.init.constant_(net.cells[0].unit.gate.linear.bias, gate_bias)
     net.amp = "bf16"
-    state = StackState((LTCState(0.3 * torch.rand(16, 64), (torch.rand(16, 64) > 0.5).bfloat16()),), None)
+    state = StackState((LTCState(0.3 * torch.rand(16, 67), (torch.rand(16, 67) > 0.5).bfloat16()),), None)
     found = []
     for cell in (net.span(x, state).cells[0], net(x[0], state)[1].cells[0]):
         net.zero_grad()

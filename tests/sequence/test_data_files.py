@@ -198,6 +198,8 @@ def test_piano_rolls_have_a_validation_part_of_their_own(tmp_path):
     task.pieces["valid"] = task.pieces["valid"][1:]
     task.validate()
     assert (task.samples, task.tests) == (2, 1) and next(task.test_batches(2)).targets[:, 0, 1].tolist() == [1] * 5
+    task.pieces["valid"], task.first = [torch.ones(1, 88)], 1
+    assert "piece 0 of valid has 1 chord" in refused(task.validate)
 
 
 def test_the_first_chord_can_be_left_out(tmp_path):

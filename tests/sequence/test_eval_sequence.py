@@ -68,9 +68,32 @@ def test_a_run_judged_by_a_validation_part_is_measured_on_the_test(tmp_path, tra
     row = judged.history[-1]
     assert measured(tmp_path, judged.folder.last)["tests"] == "10 test sequences"
     found = measured(tmp_path, judged.folder.last, "--judge", "validation")
-    assert found["tests"] == "2 validation sequences" and found["accuracy"] == row["accuracy"]
+    assert found["tests"] == "2 validation sequences" and found["test_loss"] == pytest.approx(row["test_loss"])
     assert "began with judge 'validation', which stays" in refused(SequenceTrainer, config.updated({"judge": "test"}), resume=True)
+    assert "began with limit 0, which stays" in refused(SequenceTrainer, config.updated({"limit": 20}), resume=True)
     assert "no --seed or --judge" in refused(eval_sequence.check_whole_test, "tiny", config, config)
+
+
+def test_what_was_trained_on_is_no_validation(tmp_path, trainer):
+    weights = str(trainer.folder.last)
+    assert "--judge test; judge it by the test" in refused(eval_sequence.main, ["--weights", weights, "--judge", "validation"])
+    start = trainer.config.updated({"judge": "validation", "out": str(tmp_path / "judged"), "epochs": 1})
+    assert "has learned from training sequences that" in refused(SequenceTrainer, start.updated({"init": weights}))
+    assert SequenceTrainer(start, quiet=True).fit()
+    more = start.updated({"init": str(tmp_path / "judged" / "last.safetensors"), "out": str(tmp_path / "more")})
+    assert "--judge validation and --limit 0" in refused(SequenceTrainer, more.updated({"limit": 20}))
+    assert SequenceTrainer(more, quiet=True).fit()
+
+
+def test_published_weights_say_by_what_their_runs_were_judged(tmp_path, trainer, shelf):
+    config = trainer.config.updated({"judge": "validation", "out": str(tmp_path / "judged")})
+    judged = SequenceTrainer(config, quiet=True)
+    assert judged.fit() and publish(judged.folder.last) == 0
+    entry = read_manifest(shelf)["tiny"]
+    assert entry.protocol["tests"] == "10 test sequences" and "| validation |" in card(entry)
+    data = ("--data", config.data)
+    assert load("tiny")[1].judge == "validation" and measured(tmp_path, "tiny", *data)["tests"] == "10 test sequences"
+    assert measured(tmp_path, "tiny", *data, "--judge", "validation")["tests"] == "2 validation sequences"
 
 
 def test_the_firing_rate_does_not_depend_on_the_batches(tmp_path, trainer):

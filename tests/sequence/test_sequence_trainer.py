@@ -424,7 +424,7 @@ def test_the_command_line_trains_and_resumes(tmp_path, capsys):
     tiny = ["--timesteps", "8", "--hidden", "6", "--batch", "4", "--epochs", "1", "--parts", "2", "--quiet", "--out", out]
     assert run("train_sequence", ["--task", "adding", "--rule", "fptt", "--cell", "ltc", "--device", "cpu", *tiny]) == 0
     told = capsys.readouterr().out
-    assert "adding: 12 training sequences of 8 steps, judged by mse" in told and "after 6 updates" in told
+    assert "adding: 12 training sequences of 8 steps, judged by mse on the test" in told and "after 6 updates" in told
     for more, said in (("--preset smnist", "--preset smnist starts a new run"), ("--out other", "--out other: --resume goes on in")):
         assert run("train_sequence", ["--resume", out, *more.split()]) == 2 and said in capsys.readouterr().err
     assert run("train_sequence", ["--resume", out, "--epochs", "2", "--quiet", "--out", out + "/"]) == 0

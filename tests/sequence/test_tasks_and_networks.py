@@ -112,16 +112,25 @@ def test_the_last_tenth_is_held_out_of_training(tmp_path):
     assert "of 9 there is none" in refused(build_task, config(task="smnist", data=data, judge="validation", limit=9))
 
 
-def test_of_data_that_lie_class_by_class_some_of_each_are_held_out(tmp_path):
-    for digit in range(2):
-        for k in range(12):
+def test_of_data_that_lie_class_by_class_as_many_of_each_are_held_out(tmp_path):
+    """Of 4 and 16: the rarer class is not left to training alone."""
+    for digit, count in ((0, 5), (1, 17)):
+        for k in range(count):
             write_wav(tmp_path / f"{digit}_{'eve' if k == 0 else 'ann'}_{k}.wav", np.ones(2000, np.int16))
     chosen = config(task="digits", data=str(tmp_path), test_speakers="eve", judge="validation")
     task = build_task(chosen)
-    assert (task.samples, task.tests) == (20, 2) and sorted(next(task.test_batches(2)).targets.tolist()) == [0, 1]
-    trained, judged = task.places("train", list(range(20))), task.places("train", [20, 21])
-    assert sorted(trained + judged) == list(range(22)) and "eve" not in {p.stem.split("_")[1] for p, _ in task.files["train"]}
-    assert task.places("train", [20, 21]) == build_task(chosen.updated({"seed": 7})).places("train", [20, 21])
+    assert (task.samples, task.tests) == (18, 2) and sorted(next(task.test_batches(2)).targets.tolist()) == [0, 1]
+    trained, judged = task.places("train", list(range(18))), task.places("train", [18, 19])
+    assert sorted(trained + judged) == list(range(20)) and "eve" not in {p.stem.split("_")[1] for p, _ in task.files["train"]}
+    assert judged == build_task(chosen.updated({"seed": 7})).places("train", [18, 19])
+    few = build_task(chosen.updated({"limit": 10}))
+    assert (few.samples, few.tests) == (9, 1) and len(set(few.places("train", list(range(10))))) == 10
+
+
+def test_the_size_of_its_batches_does_not_change_what_is_held_out(tmp_path):
+    task = build_task(config(task="rmnist", data=str(write_mnist(tmp_path, train=60, test=4)), timesteps=5, judge="validation"))
+    whole, apart = (torch.cat([b.inputs for b in task.test_batches(size)], 1) for size in (6, 2))
+    assert whole.sum() > 0 and whole.equal(apart)
 
 
 def test_tasks_with_a_validation_part_of_their_own(tmp_path):

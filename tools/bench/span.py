@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     keep_freed_memory()
-    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads {native.why_not()}\n")
+    if native.library() is None:
+        raise SystemExit(f"there is no native code to compare: {native.why_not()}")
+    print(f"PyTorch {torch.__version__}, {torch.get_num_threads()} threads\n")
     print("| batch | step by step, ms a step | in one go, torch | ratio | in one go, native | ratio |\n|---|---|---|---|---|---|")
     by_native = native.span_steps
     for title, (preset, changes, inputs, outputs, objective) in ROWS.items():

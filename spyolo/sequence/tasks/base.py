@@ -70,17 +70,22 @@ class Task(ABC):
         """The whole test, `size` sequences at a time."""
         for i in range(0, self.tests, size):
             indices = list(range(i, min(self.tests, i + size)))
-            yield self.train_batch([self.samples + j for j in indices], 0) if self.held_out else self.test_batch(indices)
+            yield self.held_batch([self.samples + j for j in indices]) if self.held_out else self.test_batch(indices)
+
+    def held_batch(self, indices: list[int]) -> Batch:
+        """Training sequences that are judged, not trained on: the same whatever the size of the batch."""
+        return self.train_batch(indices, 0)
 
     def validate(self) -> None:
-        """Take a validation part in the test's place: the set's own, or the last tenth of the training sequences in use, in a set that
-        lies class by class of each class. These are not trained on."""
-        if (labels := self.labels("train")) and "train" not in self.orders:
-            self.orders["train"] = in_turn(labels)
-        self.held_out, self.tests = True, self.samples // 10
-        self.samples -= self.tests
-        if not self.tests:
+        """Take a validation part in the test's place: the set's own, or a tenth of the training sequences in use - the last, or of data
+        that lie class by class as many of each class as can be. These are not trained on."""
+        tenth = self.samples // 10
+        if not tenth:
             raise InputError(f"judge validation holds out a tenth of the training sequences; of {self.samples} there is none")
+        if labels := self.labels("train"):
+            order = self.orders.get("train", in_turn(labels))[: self.samples]  # whose beginnings are balanced, its end is not
+            self.orders["train"] = order[tenth:] + order[:tenth]
+        self.held_out, self.tests, self.samples = True, tenth, self.samples - tenth
 
     def limit(self, train: int = 0, test: int = 0) -> None:
         """Use only so many training and test sequences; 0: all. The first ones, or of data that lie class by class some of each class."""

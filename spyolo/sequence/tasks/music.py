@@ -31,10 +31,8 @@ class Music(Task):
         rolls = read_rolls(path)
         self.pieces = {split: [torch.from_numpy(p) for p in rolls[split]] for split in ("train", "valid", "test")}
         self.first = 0 if first_chord else 1
-        for split, pieces in self.pieces.items():
-            for i, piece in enumerate(pieces):
-                if len(piece) <= self.first:
-                    raise InputError(f"{path}: piece {i} of {split} has {len(piece)} chord(s), which leaves none to ask for")
+        self.path = path
+        self.check_lengths("train", "test")
         self.samples, self.tests = len(self.pieces["train"]), len(self.pieces["test"])
 
     def train_batch(self, indices: list[int], epoch: int) -> Batch:
@@ -43,7 +41,14 @@ class Music(Task):
     def test_batch(self, indices: list[int]) -> Batch:
         return self.rolls("test", indices)
 
+    def check_lengths(self, *splits: str) -> None:
+        for split in splits:
+            for i, piece in enumerate(self.pieces[split]):
+                if len(piece) <= self.first:
+                    raise InputError(f"{self.path}: piece {i} of {split} has {len(piece)} chord(s), which leaves none to ask for")
+
     def validate(self) -> None:
+        self.check_lengths("valid")
         self.pieces["test"] = self.pieces["valid"]
         self.tests = len(self.pieces["test"])
 

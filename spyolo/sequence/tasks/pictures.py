@@ -82,10 +82,14 @@ class Pictures(Task):
     def train_batch(self, indices: list[int], epoch: int) -> Batch:
         return self.shows("train", indices, epoch)
 
-    def test_batch(self, indices: list[int]) -> Batch:
-        return self.shows("test", indices)
+    def held_batch(self, indices: list[int]) -> Batch:
+        return self.shows("train", indices, alone=3)
 
-    def shows(self, split: str, indices: list[int], epoch: int = 0) -> Batch:
+    def test_batch(self, indices: list[int]) -> Batch:
+        return self.shows("test", indices, alone=2)
+
+    def shows(self, split: str, indices: list[int], epoch: int = 0, alone: int = 0) -> Batch:
+        """`alone`: spikes are drawn for each picture, from a stream of this number: the size of the batch changes nothing."""
         pictures, labels = self.data[split]
         chosen, truth = pictures[indices], labels[indices]
         if self.shown in ("pixels", "permuted"):
@@ -94,10 +98,10 @@ class Pictures(Task):
         chosen = chosen.flatten(1) if self.flat else chosen[:, None]
         if self.shown == "still":
             return Batch(chosen[None], truth, self.timesteps, scale=1 / 255)
-        if split == "train":
+        if not alone:
             return Batch(rate_coded(chosen, self.timesteps, self.drawn(1, epoch, indices[0])), truth, self.timesteps)
-        alone = [rate_coded(picture[None], self.timesteps, self.drawn(2, i)) for picture, i in zip(chosen, indices)]
-        return Batch(torch.cat(alone, 1), truth, self.timesteps)  # drawn for each picture: the size of the test's batches changes nothing
+        each = [rate_coded(picture[None], self.timesteps, self.drawn(alone, i)) for picture, i in zip(chosen, indices)]
+        return Batch(torch.cat(each, 1), truth, self.timesteps)
 
 
 def ready(pictures: np.ndarray) -> Tensor:

@@ -26,8 +26,8 @@ def build_rule(
     parts: int | str | None = None,
     mean: bool = False,
     clip: float | None = None,
-    alpha: float = 0.1,
-    form: str = "feddyn",
+    alpha: float | None = None,
+    form: str | None = None,
     **options: Any,
 ) -> SequenceRule:
     """A rule for `network` around any torch optimizer; how to drive it: `spyolo.learning.sequence_rule`.
@@ -38,7 +38,7 @@ def build_rule(
         parts: updates a sequence; None is the rule's habit: after every step for fptt, once at the end for the others.
         mean: divide a part's gradient by its number of steps with a target.
         clip: global L2 norm of each update's gradient.
-        alpha, form: FPTT's.
+        alpha, form: FPTT's; None: 0.1 and `feddyn`.
         options: the rule's own.
 
     Raises:
@@ -49,11 +49,12 @@ def build_rule(
     if name not in RULES:
         raise ValueError(f"rule must be one of {', '.join(RULES)}; got {name!r}")
     if name == "fptt":
-        return WindowRule(
-            network, FPTT(optimizer, alpha, form=form, clip=clip), loss, parts="all" if parts is None else parts, mean=mean, **options
-        )
-    update, parts = BPTT(optimizer, clip=clip), 1 if parts is None else parts
+        update = FPTT(optimizer, 0.1 if alpha is None else alpha, form=form or "feddyn", clip=clip)
+        return WindowRule(network, update, loss, parts="all" if parts is None else parts, mean=mean, **options)
+    if alpha is not None or form is not None:
+        raise TypeError(f"alpha and form are FPTT's; {name} has neither")
+    plain, parts = BPTT(optimizer, clip=clip), 1 if parts is None else parts
     if name == "bptt":
-        return WindowRule(network, update, loss, parts=parts, mean=mean, **options)
+        return WindowRule(network, plain, loss, parts=parts, mean=mean, **options)
     rules: dict[str, type[SequenceRule]] = {"eprop": EProp, "ostl": OSTL, "ottt": OTTT, "sltt": SLTT}
-    return rules[name](network, update, loss, parts=parts, mean=mean, **options)
+    return rules[name](network, plain, loss, parts=parts, mean=mean, **options)

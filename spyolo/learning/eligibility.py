@@ -39,10 +39,11 @@ class TraceRule(SequenceRule):
 
     network: Stack
     readout: Readout
+    jacobian = False  # whether all layers' traces are of the whole cell
 
     def __init__(self, network: nn.Module, update: Update, loss: Loss, **options: Any) -> None:
         super().__init__(network, update, loss, **options)
-        self.readout = check_traceable(self.name, network)
+        self.readout = check_traceable(self.name, network, jacobian=self.jacobian)
         top = len(self.network.cells) - 1
         membrane = self.readout.reads == "membrane"
         self.layers = [self._layer(cell, self.readout.decay, membrane and i == top) for i, cell in enumerate(self.network.cells)]

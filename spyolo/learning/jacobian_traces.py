@@ -51,6 +51,7 @@ class JacobianTraces(TracedLayer):
         (jacobian, by_weight), new = torch.func.vmap(both, in_dims=(0, None, 0))(flat, weights, x)
         self.cell.unit.fused = fused
         immediate = torch.cat([by_weight[name].flatten(2) for name in self.names], -1)
+        del by_weight  # else there would be four of that size in a moment, and `nbytes` says three
         self._eps = immediate if self._eps is None else torch.baddbmm(immediate, jacobian, self._eps)
         self._n = flat.shape[-1] // len(kept)
         self._at = kept.index(0 if self.membrane else self.local.transmits) * self._n

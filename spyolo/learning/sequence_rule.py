@@ -80,6 +80,7 @@ class SequenceRule(ABC):
         self.after_update: Callable[[], None] = lambda: None
         self.state: Any = None
         self._part = self._parts = 0
+        self._earlier: list[Tensor | None] = []  # gradients that are set aside
 
     def check_batch(self, batch: int) -> None:  # noqa: B027 (most rules have no bound)
         """Raises InputError where a batch of so many sequences cannot be held in memory; asked before anything is learned."""
@@ -99,6 +100,8 @@ class SequenceRule(ABC):
         self._steps = self._targets = 0
         if not self.hold:
             self.update.optimizer.zero_grad(set_to_none=True)
+        self._put_back()
+        self._set_aside()
         self._begin()
 
     def step(self, x: Tensor, target: Any = None, weight: float = 1.0, loss: Loss | None = None) -> Seen:
@@ -150,6 +153,7 @@ class SequenceRule(ABC):
         """End the batch; a sequence that stopped early updates on what it showed."""
         if self._part < self._parts and self._steps:
             self._end_part()
+        self._put_back()
         self._part = self._parts
 
     def end_epoch(self) -> None:
@@ -167,14 +171,30 @@ class SequenceRule(ABC):
             self._gather()
             if self.mean and self._targets > 1:
                 torch._foreach_div_([w.grad for w in self.update.weights if w.grad is not None], float(self._targets))
-            if not self.hold:
-                self.update.step(self._again if self.update.needs_closure else None)
-                self.update.optimizer.zero_grad(set_to_none=True)
-                self.after_update()
+        self._put_back()
+        if self._targets and not self.hold:
+            self.update.step(self._again if self.update.needs_closure else None)
+            self.update.optimizer.zero_grad(set_to_none=True)
+            self.after_update()
         self._close()
         self._part += 1
+        if self._part < self._parts:
+            self._set_aside()
         self._length = steps_of_part(self.timesteps, self._parts, self._part)
         self._steps = self._targets = 0
+
+    def _set_aside(self) -> None:
+        """Held gradients of earlier parts and batches, so that the mean over a part's steps is taken of its own alone."""
+        if self.hold and self.mean:
+            self._earlier = [w.grad for w in self.update.weights]
+            for w in self.update.weights:
+                w.grad = None
+
+    def _put_back(self) -> None:
+        for w, grad in zip(self.update.weights, self._earlier):
+            if grad is not None:
+                w.grad = grad if w.grad is None else grad + w.grad
+        self._earlier = []
 
     def _begin(self) -> None:  # noqa: B027 - most rules have nothing to do here
         """A new batch."""

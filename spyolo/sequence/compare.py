@@ -94,7 +94,8 @@ def train_all(plan: Plan, quiet: bool = False) -> Results | None:
 def costs(configs: dict[str, SequenceConfig], lengths: Sequence[int]) -> list[Row]:
     """Seconds and bytes of a training batch of the adding problem against its length T, on the config's device.
 
-    Bytes: the allocator's peak over what was handed out before the batch (weights, optimizer and inputs are there already).
+    Bytes: the allocator's peak over what was handed out before the batch (weights, optimizer and inputs are there already, what the rule
+    keeps of a batch is not).
 
     Raises:
         InputError: a device that is not there, a length under 2, or a network or rule that the adding problem does not go with.
@@ -129,6 +130,7 @@ def peak(rule: SequenceRule, batch: Any, parts: int, config: SequenceConfig) -> 
     """Allocator's peak of a batch: the least of three looks, for malloc counts what libraries lay up once for themselves as well."""
     looks = []
     for _ in range(3):
+        rule = rule_for(config, rule.network, MSE, rule.update.optimizer)  # one without the traces of a batch before
         gc.collect()  # nor may garbage of before be freed while it is watched
         with MemoryMeter(list(rule.network.parameters()), batch.inputs.device) as meter:
             train_batch(rule, MSE, batch, parts=parts, supervise=config.supervise)
@@ -152,8 +154,9 @@ def table(runs: Results, measured: list[Row]) -> str:
         count = sum(p.numel() for p in own[0].network.parameters())
         each = ", ".join(f"{v:.4f}" for v in values)
         config = own[0].config
+        parts = config.parts or ("all" if config.rule == "fptt" else 1)  # 0: the rule's habit
         lines.append(
-            f"| {name} | {config.cell} | {config.parts or 'all'} | {count:,} | {own[0].updates:,} | {statistics.mean(values):.4f} ({each}) "
+            f"| {name} | {config.cell} | {parts} | {count:,} | {own[0].updates:,} | {statistics.mean(values):.4f} ({each}) "
             f"| {minutes:.1f} |"
         )
     if measured:

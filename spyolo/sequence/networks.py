@@ -60,8 +60,10 @@ def build_network(config: SequenceConfig, task: Task | Sizes) -> Stack:
     return network.to(getattr(torch, config.dtype))
 
 
-def rule_for(config: SequenceConfig, network: nn.Module, objective: Objective) -> SequenceRule:
-    """The config's rule, around the config's optimizer.
+def rule_for(
+    config: SequenceConfig, network: nn.Module, objective: Objective, optimizer: torch.optim.Optimizer | None = None
+) -> SequenceRule:
+    """The config's rule, around the config's optimizer (None: a new one).
 
     Raises:
         InputError: a rule that is not defined for these neurons, with the reason.
@@ -75,7 +77,7 @@ def rule_for(config: SequenceConfig, network: nn.Module, objective: Objective) -
         options = {"feedback": config.feedback, "seed": config.seed}
     elif config.rule == "ostl":
         options = {"with_h": config.with_h}
-    optimizer = build_optimizer(config, network)
+    optimizer = optimizer or build_optimizer(config, network)
     return build_rule(
         config.rule, network, optimizer, objective.loss, parts=config.parts or None, mean=config.mean, clip=config.clip or None, **options
     )

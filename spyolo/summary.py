@@ -72,7 +72,8 @@ def finish(trainer: Trainer) -> str:
         counts, steps = counts.per_step(), 1
     truth = {name: dataset.voc.objects(i) for i, name in enumerate(dataset.voc.ids)}
     protocol = {
-        "split": c.val, "pictures": len(truth), "timesteps": info.timesteps, "size": c.size, "confidence_floor": c.confidence,
+        "split": c.val, "pictures": len(truth), "timesteps": info.timesteps, "size": c.size,
+        "input": f"{c.size} x {c.size}, letterboxed", "detector": c.detector, "confidence_floor": c.confidence,
         "nms_iou": c.nms_iou, "max_detections": c.max_detections, "vote_iou": c.vote_iou, "precision_of_convolutions": trainer.amp,
         "device": trainer.device.type, "weights": str(folder.best), "weights_of": c.weights_of, "seed": c.seed,
     }  # fmt: skip

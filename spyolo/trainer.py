@@ -37,10 +37,10 @@ from spyolo.run_folder import Row, RunFolder
 from spyolo.running import build_optimizer, choose_device, cosine_rate, evaluated, stop_on_signals
 from spyolo.tensors import save_tensors, under
 
-ORDER = ("seed", "batch", "limit", "train", "lanes")  # decide which pictures an epoch shows when
+ORDER = ("seed", "batch", "limit", "train", "lanes", "window_ms")  # decide which pictures an epoch shows when
 MEASURE = (  # decide what a score is of: one of other pictures, weights or ways of reading them is no rival
     "val", "val_limit", "eval_limit", "weights_of", "size", "timesteps", "recalibrate", "amp", "confidence", "nms_iou", "max_detections",
-    "vote_iou",
+    "vote_iou", "window_ms",
 )  # fmt: skip
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 

@@ -168,6 +168,9 @@ def test_a_run_on_recordings_and_what_takes_its_weights(trained, root, tmp_path,
     assert run("eval", [*options, "--json", str(tmp_path / "m.json"), "--recalibrate", "train"]) == 0
     metrics = json.loads((tmp_path / "m.json").read_text())
     assert metrics["energy"]["total_mj"] > 0 and metrics["protocol"]["split"] == "val"
+    assert metrics["protocol"]["window_ms"] == 50 and "carried" in metrics["protocol"]["state"]
+    files = ["--weights", str(trained.folder.best), "--data", str(root), "--split", "val", "--out", str(tmp_path / "out")]
+    assert run("publish", [*files, "--name", "events", "--to", str(tmp_path / "shelf"), "--quiet"]) == 0
 
     events = EventSet(root, "val")
     predictor = Predictor(detector, info, confidence=0.01)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -94,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     checked(args)
     if args.stream:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise InputError("--stream is measured by one process: start it without torchrun")
         return stream_score(args)
     measured = measure(args)
     if measured is None:
@@ -219,6 +222,8 @@ def compared_with(path: str) -> dict[str, Any]:
     """Name, AP50, energy and latency out of another detector's metrics.json. Raises InputError."""
     try:
         metrics = json.loads(read_limited(path, 1 << 30))
+        if "anytime" not in metrics and "per_class" in metrics:
+            raise InputError(f"--compare {path}: without energy and times a step, as train writes it; measure it with eval --weights")
         protocol, last = metrics["protocol"], metrics["anytime"][-1]
         return {
             "name": protocol["detector"],

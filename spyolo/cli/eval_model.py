@@ -218,7 +218,15 @@ def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: 
         "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), "nms_iou": args.nms,
         "max_detections": args.max_detections, "vote_iou": vote_of(args, info), "recalibrated_on": args.recalibrate,
         "precision_of_convolutions": args.amp if args.fast == "none" else args.fast,
-        "device": device.type, **(machine(device) if args.latency else {}),
+        "device": device.type, **(machine(device) if args.latency else {}), **(of_events(info) if info.spec.in_channels == 2 else {}),
+    }  # fmt: skip
+
+
+def of_events(info: WeightsInfo) -> dict[str, Any]:
+    """What figures on recordings depend on besides."""
+    return {
+        "window_ms": info.notes.get("window_ms", 50), "state": "carried from the first window of a recording to its last",
+        "difficult": "boxes of a diagonal under 30 or a side under 10 sensor pixels",
     }  # fmt: skip
 
 

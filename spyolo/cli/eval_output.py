@@ -21,10 +21,10 @@ def write(args: argparse.Namespace, measured: Measured, result: Assessment, metr
     from spyolo.evaluation.voc_text import write_voc_text
 
     written = []
-    for path in [args.json] + ([Path(args.out) / "metrics.json"] if args.out else []):
-        if path:
-            write_json(path, metrics)
-            written.append(Path(path))
+    known, figures = len(metrics["warnings"]), [Path(p) for p in (args.json, Path(args.out) / "metrics.json" if args.out else None) if p]
+    for path in figures:
+        write_json(path, metrics)
+        written.append(path)
     said = result.detections.by_image()
     if args.save_predictions:
         write_coco_json(args.save_predictions, said, measured.classes)
@@ -34,6 +34,8 @@ def write(args: argparse.Namespace, measured: Measured, result: Assessment, metr
         written.append(Path(args.voc_text))
     if args.report:
         written.append(report(args, measured, result, metrics))
+        for path in figures if len(metrics["warnings"]) > known else []:  # what the report had to tell belongs to them
+            write_json(path, metrics)
     return written
 
 

@@ -82,6 +82,7 @@ def stream_score(args: argparse.Namespace) -> int:
         if twin.spiking or other.classes != info.classes:
             raise InputError(f"{args.twin}: --twin needs weights of yolov4_tiny with the same classes")
         check_pictures(twin.spec, args.twin, WHY_PICTURES)
+        notes += [f"{args.twin}: {note}" for note in told_of_input(other, size)]
         modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), other, args))
     video = PseudoVideo(voc, size=size, clips=args.stream_clips)
     with noted(notes):
@@ -89,7 +90,7 @@ def stream_score(args: argparse.Namespace) -> int:
     result["protocol"] |= {
         "split": args.split, "weights": args.weights, "weights_of": args.weights_of, "twin": args.twin, "size": size,
         "confidence_floor": floor_of(args), "nms_iou": args.nms, "max_detections": args.max_detections,
-        "vote_iou": vote_of(args, info),
+        "vote_iou": vote_of(args, info), **({"twin_vote_iou": vote_of(args, other)} if args.twin else {}),
     }  # fmt: skip
     result["warnings"] = notes
     print(format_stream(result))

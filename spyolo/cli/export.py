@@ -111,11 +111,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write_graph(args: argparse.Namespace) -> int:
     """A run's sequence network as NIR. Raises InputError, for a detector with what NIR lacks."""
+    from spyolo import published
     from spyolo.checkpoint import load_detector, load_tensors
     from spyolo.export.nir import refuse_detector, write_nir
     from spyolo.sequence import load
+    from spyolo.sequence.published import shelf
 
-    if load_tensors(args.weights)[1].get("format") == "spyolo-1":
+    sequence = args.weights in published.read_manifest(shelf())
+    if not sequence and load_tensors(args.weights)[1].get("format") == "spyolo-1":
         refuse_detector(load_detector(args.weights)[0])
     path = write_nir(load(args.weights)[0], Path(args.out) / "model.nir")
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         candidate = Path(temporary) / f"{args.name}.safetensors"
         detector, info = convert(args, candidate)
         steps = check_steps(args, detector, info)
-        metrics = measured(args, candidate, detector.spiking)
+        metrics = measured(args, candidate, detector.spiking and info.spec.in_channels != 2)
         row = next(row for row in metrics["anytime"] if row["timesteps"] == steps)  # of the steps that the file is used with
         refuse_worse(args, row, entries)
         finish(args, candidate, row, metrics["protocol"]["pictures"])
@@ -118,7 +118,7 @@ def check_steps(args: argparse.Namespace, detector: SpikingYOLO, info: WeightsIn
     from spyolo.cli.eval_model import parse_timesteps
 
     measured_at = parse_timesteps(args.timesteps)
-    if not detector.spiking:
+    if not detector.spiking or info.spec.in_channels == 2:  # a recording is shown a window a step, and measured so
         return 1
     if info.timesteps not in measured_at:
         raise InputError(f"--timesteps {args.timesteps} leaves out {info.timesteps}, the steps that the file is used with (--steps)")

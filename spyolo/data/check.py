@@ -42,6 +42,9 @@ def check_sets(
         what is wrong), `duplicates`, and `findings`: a sentence for each thing to look into, none for a good set.
     """
     tree: dict[str, Any] = {"root": str(root), "classes": list(classes), "size": size, "anchors": anchors.tolist(), "splits": {}}
+    again = [split for place, split in enumerate(splits) if split in splits[:place]]
+    if again:
+        raise InputError(f"split {again[0]} is named twice; a set is not checked against itself")
     sets: dict[str, VOCSet] = {}
     prints: dict[str, dict[str, list[str]]] = {}  # split -> fingerprint -> ids
     for split in splits:

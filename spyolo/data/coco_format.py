@@ -24,12 +24,15 @@ def write_coco(collection: Collection, out: str | Path, name: str, pictures: Pic
     """Write <out>/annotations/instances_<name>.json, and the pictures into <out>/<name>. Returns the JSON's path.
 
     Raises:
-        InputError: the file is there already, or `out` cannot be written to.
+        InputError: the file is there already, another part there has other categories, or `out` cannot be written to.
     """
     path = make_folder(out) / "annotations" / f"instances_{name}.json"
     if path.exists():
         raise InputError(f"{path} exists; give another --out or --name")
     category = {label: number for number, label in enumerate(collection.classes, 1)}
+    for other in sorted(path.parent.glob("instances_*.json")):
+        if _categories(other) != category:
+            raise InputError(f"{other} has other categories, or in another order; give the same --classes for every part of a set")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, entry in enumerate(collection.entries, 1):
@@ -39,6 +42,14 @@ def write_coco(collection: Collection, out: str | Path, name: str, pictures: Pic
             annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": category[thing.name], **_box_fields(thing)})
     tree = {"images": images, "annotations": annotations, "categories": [{"id": k, "name": label} for label, k in category.items()]}
     return write_whole(path, json.dumps(tree))
+
+
+def _categories(path: Path) -> dict[str, Any]:
+    """Names and ids of an instances JSON."""
+    try:
+        return {row["name"]: row["id"] for row in json.loads(read_limited(path, MOST_BYTES))["categories"]}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path} is no part of a COCO set ({one_line(error)}); give another --out") from None
 
 
 def _box_fields(thing: Thing) -> dict[str, Any]:

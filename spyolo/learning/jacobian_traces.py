@@ -50,7 +50,7 @@ class JacobianTraces(TracedLayer):
         both = torch.func.jacrev(after, argnums=(0, 1), has_aux=True)
         (jacobian, by_weight), new = torch.func.vmap(both, in_dims=(0, None, 0))(flat, weights, x)
         self.cell.unit.fused = fused
-        immediate = torch.cat([by_weight[name].flatten(2) for name in self.names], -1)
+        immediate = torch.cat([by_weight[name].reshape(len(flat), flat.shape[-1], -1) for name in self.names], -1)
         del by_weight  # else there would be four of that size in a moment, and `nbytes` says three
         self._eps = immediate if self._eps is None else torch.baddbmm(immediate, jacobian, self._eps)
         self._n = flat.shape[-1] // len(kept)

@@ -16,6 +16,7 @@ from spyolo.data.annotation import Thing
 from spyolo.data.check import check_sets
 from spyolo.data.images import read_image
 from spyolo.data.kmeans import parse_anchors
+from spyolo.errors import InputError
 
 ANCHORS = parse_anchors(USUAL)
 CAT, DOG = Thing("cat", (10, 5, 50, 40)), Thing("dog", (4, 4, 60, 44), difficult=True)
@@ -79,6 +80,11 @@ def test_pictures_in_two_splits_are_found_by_their_pixels(make_devkit):
     assert tree["duplicates"]["ids"] == {"2007:train and 2007:val": ["b"]}
     assert sorted(tree["duplicates"]["pictures"]["2007:train and 2007:val"]) == [["a", "c"], ["b", "b"]]
     assert finding(tree, "share 2 pictures: a = c, b") or finding(tree, "share 2 pictures: b, a = c")
+
+
+def test_a_split_named_twice_is_refused(make_devkit):
+    with pytest.raises(InputError, match="split 2007:train is named twice"):
+        look(make_devkit({"a": [CAT]}), "2007:train", "2007:train")
 
 
 def test_a_picture_twice_in_one_split(make_devkit):

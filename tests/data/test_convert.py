@@ -218,6 +218,11 @@ def test_nothing_that_is_there_is_overwritten(collection, tmp_path):
         write(collection, tmp_path / write.__name__, "val")  # another part may join
     with pytest.raises(InputError, match=r"data\.yaml names other classes"):
         write_yolo(Collection(("dog", "cat"), []), tmp_path / "write_yolo", "test")
+    with pytest.raises(InputError, match=r"instances_train\.json has other categories, or in another order"):
+        write_coco(Collection(("dog", "cat"), []), tmp_path / "write_coco", "test")
+    (tmp_path / "write_coco" / "annotations" / "instances_train.json").write_text("[]")
+    with pytest.raises(InputError, match=r"instances_train\.json is no part of a COCO set"):
+        write_coco(collection, tmp_path / "write_coco", "test")
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -154,6 +154,23 @@ def test_parts_of_any_length_pull_equally_hard_with_mean():
     torch.testing.assert_close(grads(net) * T, total)
 
 
+@pytest.mark.parametrize("name", ["bptt", "sltt", "ostl"])
+def test_held_means_add_up_over_parts_and_batches(name):
+    """Each part's mean is of its own steps: nothing that was held before is divided again, nor left out by a part without a target."""
+    (x, target), found = sequence(), []
+    for mean in (True, False):
+        net = network()
+        rule = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.cross_entropy, parts=3, mean=mean)
+        rule.hold = True
+        for _ in range(2):
+            rule.start(T)
+            for t in range(T):
+                rule.step(x[t], target if t < 4 else None)  # the last part has none
+            rule.finish()
+        found.append(grads(net))
+    torch.testing.assert_close(found[0] * 2, found[1])  # parts of two steps
+
+
 def test_steps_without_a_target_have_no_loss_and_a_part_without_one_no_update():
     net, (x, target) = network(), sequence()
     rule, updates = build_rule("fptt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy), []
@@ -223,6 +240,8 @@ def test_names_and_options_that_make_no_sense():
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     with pytest.raises(ValueError, match="rule must be one of bptt"):
         build_rule("hebb", net, optimizer, nn.functional.cross_entropy)
+    with pytest.raises(TypeError, match="alpha and form are FPTT's; bptt has neither"):
+        build_rule("bptt", net, optimizer, nn.functional.cross_entropy, alpha=0.1)
     with pytest.raises(ValueError, match="parts"):
         build_rule("bptt", net, optimizer, nn.functional.cross_entropy, parts=0)
     with pytest.raises(ValueError, match="number of steps, 6"):

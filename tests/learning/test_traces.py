@@ -264,14 +264,36 @@ def test_undefined_pairs_say_why():
     for name in ("eprop", "ostl", "ottt"):
         refuse(name, linear, "needs a Stack")
         refuse(name, Stack([Cell(linear, lif)], Readout(4, 2, "gated")), "gated readout")
+        refuse(name, Stack([Cell(linear, lif)], Readout(4, 2), amp="bf16"), "amp bf16 goes with bptt, fptt and sltt")
+        refuse(name, Stack([linear], Readout(4, 2)), "a layer is a Linear, not a Cell")  # type: ignore[list-item]
     for name in ("eprop", "ostl"):
         refuse(name, Stack([Cell(nn.Conv2d(1, 1, 3), lif)], Readout(4, 2)), "Conv2d synapse")
         refuse(name, Stack([Cell(linear, LeakyReLUUnit())], Readout(4, 2)), "no state to trace")
         refuse(name, Stack([Cell(linear, LTCUnit(ConvGate(4)))], Readout(4, 2)), "mixes neighbours")
+        refuse(name, Stack([Cell(linear, FadingUnit())], Readout(4, 2)), "FadingUnit units, whose own parameters no trace here follows")
     refuse("ottt", Stack([dense_cell("lif", 4, 4)], Readout(4, 2)), "recurrent")
     refuse("ottt", Stack([dense_cell("alif", 4, 4, recurrent=False)], Readout(4, 2)), "ALIFUnit neurons")
     refuse("ottt", Stack([dense_cell("lif", 4, 4, recurrent=False)], Readout(4, 2, "leaky")), "trace a neuron")
     refuse("ottt", Stack([Cell(nn.Sequential(linear, nn.BatchNorm1d(4)), lif)], Readout(4, 2)), "BatchNorm1d")
+
+
+class FadingUnit(LIFUnit):
+    """LIF neurons whose decay is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(1.0))
+
+    def forward(self, current, state):
+        return super().forward(current + torch.sigmoid(self.logit) * state[0], state)
+
+
+def test_parameters_of_a_unit_of_ones_own_are_learned_through_the_jacobian():
+    x, y = random_sequence(9, 2, 3, 2, 0)
+    torch.manual_seed(0)
+    net = Stack([Cell(nn.Linear(3, 4), FadingUnit(), nn.Linear(4, 4, bias=False))], Readout(4, 2, "leaky", decay=0.6)).double()
+    found, wanted = rule_gradients("ostl", net, x, y, jacobian=True), autograd_gradients(net, x, y)
+    assert wanted["cells.0.unit.logit"].abs() > 1e-3 and largest_difference(found, wanted) < 1e-10
 
 
 def test_training_with_ostl_is_training_with_bptt():

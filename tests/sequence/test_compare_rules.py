@@ -23,6 +23,22 @@ def small(monkeypatch):
     monkeypatch.setattr(adding, "TESTS", 10)
 
 
+def test_the_memory_of_a_rule_is_measured_with_its_traces():
+    """Not those of a batch before, which would be there already or be freed while it is watched."""
+    base = SequenceConfig().updated({"hidden": "32", "batch": 16, "parts": 1, "readout": "leaky", "device": "cpu"})
+    for rule, cell in (("ostl", "lstm"), ("ostl", "ssnu"), ("eprop", "alif")):
+        config = base.updated({"rule": rule, "cell": cell})
+        (row,) = compare.costs({rule: config}, [8])
+        task = adding.Adding(8, 16)
+        assert row["bytes"] >= compare.rule_for(config, compare.build_network(config, task), compare.MSE).trace_bytes(16), (rule, cell)
+
+
+def test_parts_by_a_rule_s_habit_are_told(tmp_path, capsys):
+    assert run("compare_rules", ["--rules", "bptt:lif:0,fptt:lif:0", "--out", str(tmp_path), *TINY]) == 0
+    told = capsys.readouterr().out
+    assert "| bptt:lif:0 | lif | 1 |" in told and "| fptt:lif:0 | lif | all |" in told
+
+
 def test_a_comparison_and_the_same_command_again(tmp_path, capsys, monkeypatch):
     command = ["--rules", "fptt,bptt:lstm", "--seeds", "0,1", "--lengths", "4,64", "--out", str(tmp_path), *TINY]
     assert run("compare_rules", command) == 0

@@ -203,6 +203,18 @@ def plain_weights(path, width):
     return path
 
 
+def test_what_train_wrote_cannot_be_compared_with(sample_root, weights, tmp_path, capsys):
+    (tmp_path / "train.json").write_text(json.dumps({"voc10_ap50": 0.5, "per_class": {}, "protocol": {}}))
+    assert evaluate(sample_root, "--weights", weights, "--compare", tmp_path / "train.json", classes=None) == 2
+    assert "as train writes it; measure it with eval --weights" in capsys.readouterr().err
+
+
+def test_the_stream_score_is_of_one_process(sample_root, weights, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert evaluate(sample_root, "--weights", weights, "--stream", classes=None) == 2
+    assert "start it without torchrun" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("width", "size", "known"), [(0.125, 64, True), (0.5, 64, False), (0.125, 96, False)])
 def test_a_plain_network_is_the_twin_only_where_it_costs_what_the_twin_does(sample_root, weights, tmp_path, capsys, width, size, known):
     plain = plain_weights(tmp_path / "plain.safetensors", width)

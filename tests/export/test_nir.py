@@ -16,6 +16,7 @@ from spyolo.errors import InputError
 from spyolo.neurons import ALIFUnit, Cell, LIFUnit, LTCUnit, StaticGate, dense_ltc
 from spyolo.neurons.readout import Readout
 from spyolo.neurons.stack import Stack
+from spyolo.published import FOLDER_VARIABLE
 from spyolo.sequence import load
 from spyolo.sequence.config import SequenceConfig
 from spyolo.sequence.tasks import adding
@@ -196,6 +197,9 @@ def test_the_command_line_writes_the_network_of_a_run(tmp_path: Path, monkeypatc
     assert SequenceTrainer(SequenceConfig().updated(changes), quiet=True).fit()
     weights, out = str(tmp_path / "run" / "best.safetensors"), str(tmp_path / "out")
     assert run("export", ["--format", "nir", "--weights", weights, "--out", out]) == 0
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "shelf"))
+    assert run("eval_sequence", ["--weights", weights, "--publish", "tiny", "--device", "cpu"]) == 0
+    assert run("export", ["--format", "nir", "--weights", "tiny", "--out", str(tmp_path / "named")]) == 0
     assert f"wrote {out}/model.nir" in capsys.readouterr().out
     again, x = read_nir(tmp_path / "out" / "model.nir"), torch.rand(3, 2)
     torch.testing.assert_close(again(x)[0], load(weights)[0](x)[0])

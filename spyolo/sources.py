@@ -11,6 +11,7 @@ from __future__ import annotations
 import glob
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,12 +125,14 @@ def video_info(path: str | Path) -> VideoInfo:
 
 
 def video_frames(path: str | Path) -> Iterator[np.ndarray]:
-    """Every frame of a video file, in order.
+    """Every frame of a video file, in order. Warns where clearly fewer can be decoded than the file says it has.
 
     Raises:
         InputError: as `open_video`, or not one frame can be decoded.
     """
     capture, count = open_video(path), 0
+    info = describe(capture)
+    promised = info.frames if info.fps <= 240 else 0  # recorders that stamp milliseconds say 1,000 a second, and a length in these
     try:
         while (frame := capture.read()[1]) is not None:
             count += 1
@@ -138,6 +141,8 @@ def video_frames(path: str | Path) -> Iterator[np.ndarray]:
         capture.release()
     if not count:
         raise InputError(f"{path} has no frame that can be decoded; try an .mp4 or .webm file")
+    if count < 0.9 * promised - 1:  # containers that only estimate are off by less
+        warnings.warn(f"{path}: {count} of some {promised} frames could be decoded; was the file cut short?", stacklevel=2)
 
 
 class Live:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from pathlib import Path
 
 import cv2
@@ -82,6 +83,19 @@ def test_a_video_gives_its_frames_in_order_as_rgb(film: Path) -> None:
     assert brightness == sorted(brightness) and brightness[-1] > 200
     info = video_info(film)
     assert (info.width, info.height, info.fps) == (64, 48, 10)
+
+
+def test_a_film_that_was_cut_short_is_told(tmp_path: Path) -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    with VideoFile(tmp_path / "film.webm", 10) as video:
+        for k in range(40):
+            video.add(np.roll(picture, 3 * k, 1))
+    whole = (tmp_path / "film.webm").read_bytes()
+    (tmp_path / "half.webm").write_bytes(whole[: len(whole) // 2])
+    with pytest.warns(UserWarning, match=r"half.webm: \d+ of some 40 frames could be decoded; was the file cut short\?"):
+        assert 5 < len(list(video_frames(tmp_path / "half.webm"))) < 35
+    with warnings.catch_warnings(action="error"):
+        assert len(list(video_frames(tmp_path / "film.webm"))) == 40
 
 
 def test_colours_survive_a_video(tmp_path: Path) -> None:

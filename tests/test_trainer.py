@@ -541,7 +541,7 @@ def test_a_loss_that_is_not_finite_is_told_and_not_saved(tiny_config):
     [
         ({"optimizer": "sgd"}, "is of optimizer adamw; to go on with another, start a new run with --init"),
         ({"rule": "bptt"}, "is of rule fptt"),
-        ({"batch": 4}, "stands at batch 2 of 4 in its epoch; seed, batch, limit, train, lanes and window_ms can be changed between two epochs"),
+        ({"batch": 4}, "stands at batch 2 of 4 in its epoch; seed, batch, limit, train, lanes and window_ms can be changed"),
         ({"seed": 1}, "stands at batch 2 of 4 in its epoch; seed, batch"),  # another order: pictures twice, or never
         ({"train": "2007:val", "limit": 9}, "stands at batch 2 of 4 in its epoch; seed, batch"),
         ({"width": 1}, "is of a detector with width "),

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -95,7 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
     checked(args)
     if args.stream:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from spyolo.distributed import told_by
+
+        if told_by("WORLD_SIZE", 1, low=1) > 1:
             raise InputError("--stream is measured by one process: start it without torchrun")
         return stream_score(args)
     measured = measure(args)

@@ -222,10 +222,15 @@ def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: 
     }  # fmt: skip
 
 
+def window_of(info: WeightsInfo) -> float:
+    """Milliseconds of a window of events that a file's detector was trained on."""
+    return float(info.notes.get("window_ms", 50))
+
+
 def of_events(info: WeightsInfo) -> dict[str, Any]:
     """What figures on recordings depend on besides."""
     return {
-        "window_ms": info.notes.get("window_ms", 50), "state": "carried from the first window of a recording to its last",
+        "window_ms": window_of(info), "state": "carried from the first window of a recording to its last",
         "difficult": "boxes of a diagonal under 30 or a side under 10 sensor pixels",
     }  # fmt: skip
 
@@ -251,7 +256,7 @@ def recalibrate_on(
 
 def event_set(args: argparse.Namespace, info: WeightsInfo, split: str) -> EventSet:
     """The recordings of a split, cut into windows as in training."""
-    return EventSet(args.data, split, info.classes, window=round(1000 * info.notes.get("window_ms", 50)))
+    return EventSet(args.data, split, info.classes, window=round(1000 * window_of(info)))
 
 
 def latencies(detector: SpikingYOLO, size: int, steps: int, device: torch.device, amp: str) -> dict[int, float]:

@@ -317,7 +317,7 @@ class SequenceTrainer:
         self.state = map_state(lambda _: next(values), tree)
 
 
-def layout(metric: str, judge: str = "test") -> Layout:
+def layout(metric: str, judge: str) -> Layout:
     """What a run on sequences logs."""
     return Layout(
         ("epoch", "updates", "lr", "loss", "firing_rate", "seconds", metric, "test_loss", "test_rate"),

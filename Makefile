@@ -14,7 +14,7 @@ help:
 	@echo "             (LOCK=1, before .venv is there: the very versions of .ci/requirements.lock)"
 	@echo "make bench   time inference, training and loading here; tables in runs/bench/performance.md (twenty minutes)"
 	@echo "make check   tests, ruff, mypy and the import rules, as in CI"
-	@echo "make clean   remove .venv and runs/sample*"
+	@echo "make clean   remove .venv, runs/sample and runs/sample-data"
 
 $(STAMP): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "spyolo needs Python 3.11 or newer; set PYTHON=...")'
@@ -32,8 +32,7 @@ test: $(STAMP)
 	$(BIN)/python -m pytest $(ARGS)
 
 demo: $(STAMP)
-	@$(BIN)/python -c "import gradio" 2>/dev/null || $(BIN)/python -m pip install --quiet -e ".[app]"
-	$(BIN)/python app/demo.py $(ARGS)
+	$(BIN)/python app/demo.py --open $(ARGS)
 
 bench: $(STAMP)
 	$(BIN)/python tools/bench/inference.py --batch 1

@@ -6,6 +6,7 @@ import io
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,19 @@ from spyolo.sources import VideoInfo, video_frames, video_info
 from .examples import Examples, offer
 from .figures import boxed
 from .models import Model, Models
-from .parts import MOST_STEPS, TOLD_APART, by_path, predictor_for, read_upload, shown, threshold_sliders, told, unchecked, without_folders
+from .parts import (
+    MOST_STEPS,
+    TOLD_APART,
+    by_path,
+    predictor_for,
+    read_upload,
+    shown,
+    threshold_sliders,
+    told,
+    unchecked,
+    within,
+    without_folders,
+)
 from .sessions import Session, Sessions
 
 CARRIED, FRESH = "Remember: carry the neurons' state over", "Forget: a fresh state every frame"
@@ -34,6 +47,7 @@ VIDEO_API = """Find objects in a video. Give the video, confidence (0..1), overl
 time steps a frame (1..16) and a model's name. Yields previews; the last answer holds the annotated video (WebM) and a message."""
 LARGEST_FRAME = 960
 MOST_FRAMES = 3000
+GUESSED_FPS = 25.0  # of a video that does not say
 PREVIEW_EVERY = 0.4  # seconds
 SHOWN_TIMES = 50
 STREAM_LIMIT = 3600  # seconds a camera may run before it is asked to start again
@@ -184,7 +198,7 @@ class LiveTab:
         model = self.models.load(name)
         if mode not in (CARRIED, FRESH):
             raise InputError(f"from one frame to the next: choose {CARRIED!r} or {FRESH!r}")
-        predictor_for(model, confidence, iou, steps)  # the steps are checked in either mode
+        within("time steps", steps, 1, MOST_STEPS)  # in either mode
         return model, predictor_for(model, confidence, iou, steps if mode == FRESH else None), int(steps)
 
     def frame(
@@ -227,7 +241,7 @@ class LiveTab:
         path = session.place("annotated", ".webm")
         if path is None:
             return
-        with VideoFile(path, info.fps or 25.0) as video:
+        with annotated(path, info.fps, session) as video:
             for image in frames:
                 if session.ended:  # nobody waits for it any more
                     return
@@ -244,3 +258,20 @@ class LiveTab:
         cut = " Longer videos are cut there; `spyolo predict --source` has no limit." if stream.frames == MOST_FRAMES else ""
         said = f"**Done:** {stream.frames} frames, {boxes / stream.frames:.1f} boxes a frame, {1000 * stream.latency:.0f} ms each.{cut}"
         yield [session.picture("preview", drawn, keep=FRAMES_KEPT), stream.tiles(len(found)), path, said]
+
+
+@contextmanager
+def annotated(path: str, fps: float, session: Session) -> Iterator[VideoFile]:
+    """The annotated video being written. Of a visitor who is gone nothing is kept or told; and nobody is told the server's folders, whose
+    names keep visitors apart."""
+    try:
+        with VideoFile(path, fps or GUESSED_FPS) as video:
+            try:
+                yield video
+            finally:
+                if session.ended:
+                    video.abandon()
+    except InputError as error:
+        if Path(path).name in str(error):
+            raise InputError("the annotated video could not be written here; try again, or a shorter one") from None
+        raise

@@ -15,7 +15,7 @@ from spyolo.settings import MOST_SEED, Settings, load_settings, names_in, option
 UNREAD = {  # fields that a source makes nothing of (spyolo/builders.py): one that is set would pass for obeyed
     "voc": ("shards_from", "lanes", "window_ms"),
     "shards": ("cache", "window_ms"),
-    "events": ("cache", "shards_from", "lanes", "mosaic", "colour"),
+    "events": ("cache", "shards_from", "lanes", "mosaic", "plain_epochs", "colour"),
 }
 PRESETS = Path(__file__).parent / "presets"
 MOST_SIZE, MOST_TIMESTEPS = 4096, 1024  # wherever a side in pixels or a number of steps is asked for, or read from a file
@@ -62,7 +62,7 @@ class Dataset:
     cache: str = option("none", "keep decoded pictures", choices=("none", "ram", "disk"))
     workers: int = option(-1, "loader processes; -1: chosen by the number of cores", low=-1)
     strict: bool = option(False, "fail on a bad sample instead of warning and counting (shards and recordings always do)")
-    shards_from: str = option("", "shards: where to fetch one that is not here, {} for its name: https://host/train/{}, pipe:COMMAND {}")
+    shards_from: str = option("", "shards: where to fetch one that is not here, {} for split/name: https://host/{}, pipe:COMMAND {}")
     lanes: int = option(1, "shards: streams they are dealt into; as many as processes, and each reads shards of its own", low=1)
     window_ms: float = option(50.0, "events: length of a window, one step", low=0.1, high=10_000)
     limit: int = option(0, "use only the first so many training pictures (events: recordings); 0: all", low=0)
@@ -162,6 +162,9 @@ class Config(Settings):
             raise InputError(f"{where}: in_channels must be {self.channels} with source {self.source}, got {self.in_channels}")
         if self.lanes > 1 and self.limit:
             raise InputError(f"{where}: lanes ({self.lanes}) deal out whole shards; with limit ({self.limit}), lanes must be 1")
+        kind = self.kind or ("relu" if self.detector == "yolov4_tiny" else "ltc")
+        if self.gate is not None and kind != "ltc":
+            raise InputError(f"{where}: gate {self.gate} sets tau of ltc units, {kind} units have none: leave gate out")
         if self.sync_norm and self.norm != "batch":
             raise InputError(f"{where}: sync_norm goes with norm batch, not with {self.norm}")
         if self.weights_of == "average" and self.rule != "fptt":

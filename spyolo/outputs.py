@@ -1,4 +1,4 @@
-"""What is made of detections: JSON lines, CSV, VOC XML, annotated video, and other libraries' types.
+"""What is made of detections: COCO results, JSON lines, CSV, VOC XML, annotated video, and other libraries' types.
 
 Tables are written line by line into a file beside the final one, which takes its place when the writer closes: also after Ctrl-C, an
 error or on a full disk, so that nothing already found is lost. One to which nothing was added leaves what was there before.
@@ -23,6 +23,7 @@ from spyolo.boxes import Detections
 from spyolo.data.annotation import Annotation, Thing, write_annotation
 from spyolo.data.orientation import stored_box, turned_size
 from spyolo.errors import InputError
+from spyolo.evaluation.coco_json import coco_entries
 
 COLUMNS = ("picture", "frame", "class", "score", "x1", "y1", "x2", "y2")
 
@@ -70,7 +71,7 @@ class Whole:
 
 
 class Table(Whole, ABC):
-    """A text file that grows by `add(picture, size, found, frame)`; base of the two below."""
+    """A text file that grows by `add(picture, size, found, frame)`; base of the three below."""
 
     pictures = 0  # added so far
 
@@ -90,10 +91,16 @@ class Table(Whole, ABC):
     def write(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None) -> None:
         """The lines of one picture or frame."""
 
+    def finish(self) -> None:
+        """What comes after the last picture."""
+
     def close(self) -> None:
         if not self.file.closed:
             try:
-                self.file.close()
+                try:
+                    self.finish()
+                finally:
+                    self.file.close()
             except OSError:  # a line that found no room, which `add` has told: what came of it goes, the lines before it stay
                 self.drop_torn_line()
             if not self.pictures:  # a source that gave nothing, and the results of the last one are still there
@@ -112,6 +119,32 @@ class JSONLines(Table):
         said = [{"class": name, "score": score, "box": box} for name, score, box in rows(found, self.classes)]
         line = {"picture": picture, "frame": frame, "width": size[0], "height": size[1], "detections": said}
         self.file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+class COCOResults(Table):
+    """COCO's results format (`evaluation.coco_json`), one line a detection; `picture` is the image id."""
+
+    def __init__(self, path: str | Path, classes: Sequence[str]) -> None:
+        super().__init__(path, classes)
+        with self.writing():
+            self.file.write("[\n")
+        self.between = ""
+
+    def write(self, picture: str, size: tuple[int, int], found: Detections, frame: int | None) -> None:
+        for entry in coco_entries(picture, found, self.classes):
+            self.file.write(self.between + entry)
+            self.between = ",\n"
+
+    def finish(self) -> None:
+        self.file.write("\n]\n")
+
+    def drop_torn_line(self) -> None:
+        """Also ends the list, in the room that the last line's end had."""
+        super().drop_torn_line()
+        with self.writing(), open(self.part, "r+b") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(end - 2)
+            file.write(b"\n]" if end > 2 else b"[]")
 
 
 class CSVTable(Table):
@@ -180,6 +213,13 @@ class VideoFile(Whole):
                 )
             super().close()
 
+    def abandon(self) -> None:
+        """Let go of the film, and of what there is of it: closing does nothing then."""
+        if self.writer is not None:
+            self.writer.release()
+            self.writer = None
+        self.part.unlink(missing_ok=True)
+
     def whole(self) -> bool:
         """Whether the last frame can be found and read: not so where a video is cut off."""
         film = cv2.VideoCapture(str(self.part))
@@ -190,7 +230,7 @@ class VideoFile(Whole):
         return read and abs(place - self.frames) <= 2  # uneven frame rates round a frame up or down
 
 
-TABLES: dict[str, Callable[[str | Path, Sequence[str]], Table]] = {"jsonl": JSONLines, "csv": CSVTable}
+TABLES: dict[str, Callable[[str | Path, Sequence[str]], Table]] = {"coco": COCOResults, "jsonl": JSONLines, "csv": CSVTable}
 
 
 def to_supervision(found: Detections, classes: Sequence[str]) -> Any:

@@ -14,6 +14,7 @@ from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import Letterbox, read_image
 from spyolo.data.letterbox import fit_picture
 from spyolo.detection import DetectorState, SpikingYOLO, fuse, postprocess, settled
+from spyolo.detection.fast import FastDetector
 from spyolo.engine import in_picture
 from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
@@ -65,7 +66,7 @@ class Predictor:
         self.detector, self.info, self.settle = detector.to(self.device).eval(), info, settle
         if fast != "none":
             self.detector = fuse(detector, fast)
-            if self.detector is not detector and self.amp != "none":
+            if isinstance(self.detector, FastDetector) and self.amp != "none":
                 warnings.warn(f"amp {self.amp} is not read: the fast path has its precision from fast ({fast})", stacklevel=2)
                 self.amp = "none"
         self.timesteps, self.size = self.detector.steps_of(timesteps), size

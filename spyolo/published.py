@@ -156,16 +156,22 @@ def how_to_mend(path: Path, entry: Entry) -> str:
     return f"publishing it was cut off: rename {new} to {path.name}" if is_there(new) and sha256_of(new) == entry.sha256 else ""
 
 
-def place(candidate: Path, entry: Entry, where: Path) -> Path:
+def place(candidate: Path, entry: Entry, where: Path, rival: Entry | None) -> Path:
     """File and manifest into a folder (made where it is not there), both or neither; returns the file's path there.
 
     Both are on disk before the old file is let go: a full disk costs nothing, and a kill leaves a renaming to do, which `resolve` names.
 
+    Args:
+        rival: what is published under the name so far as far as the caller knows, who judged by it.
+
     Raises:
-        InputError: a folder that cannot be written to, or in which another process publishes, or a manifest that is none.
+        InputError: a folder that cannot be written to, or in which another process publishes or has published under this name meanwhile,
+            or a manifest that is none.
     """
     with held(where, "--to"):
         entries, path = read_manifest(where), where / entry.file
+        if entries.get(entry.name) != rival:
+            raise InputError(f"{entry.name} was published by another process meanwhile; nothing was replaced: start again")
         new = write_whole(unplaced(path), candidate.read_bytes())
         try:
             write_manifest(entries | {entry.name: entry}, where)

@@ -153,8 +153,10 @@ def check_steps(name: str, steps: int) -> None:
 
 
 def open_session(path: str | Path, threads: int, providers: Sequence[str]) -> Any:
-    import onnxruntime
-
+    try:
+        import onnxruntime
+    except ImportError:
+        raise BadInput("running a model needs onnxruntime: pip install onnxruntime") from None
     if not Path(path).is_file():
         raise BadInput(f"{path}: no such file")
     options = onnxruntime.SessionOptions()

@@ -112,6 +112,20 @@ def stop_on_signals(run: Stoppable) -> Iterator[None]:
 
 
 @contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Inside, SIGTERM (service managers, `kill`) raises KeyboardInterrupt: what is open is closed, what was found is kept."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # not the main thread: the caller handles signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
 def evaluated(model: nn.Module, weights: list[Tensor], shown: list[Tensor], retake: Callable[[], None]) -> Iterator[None]:
     """Inside, `weights` hold the values of `shown` and the norms the statistics that `retake()` takes for them; afterwards all is as it
     was, and the model in training mode."""

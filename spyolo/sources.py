@@ -13,7 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Literal
@@ -28,6 +28,8 @@ from spyolo.files import shortened
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".avif", ".tif", ".tiff", ".gif"})
 VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".ogv", ".wmv", ".flv", ".ts"})
 MOST_CAMERA = 9999  # OpenCV counts the ways to reach a camera in hundreds
+LIKELY_FPS = 240  # more than that is looked into
+TIMED_FRAMES = 30
 STREAMS = ("rtsp://", "rtsps://", "rtmp://", "http://", "https://", "udp://", "tcp://")
 
 
@@ -116,10 +118,20 @@ def describe(capture: cv2.VideoCapture) -> VideoInfo:
 
 
 def video_info(path: str | Path) -> VideoInfo:
-    """Size, rate and length of a video file. Raises InputError as `open_video`."""
+    """Size, rate and length of a video file. Raises InputError as `open_video`.
+
+    Recorders that stamp milliseconds say 1,000 frames a second, and a length in these: an unlikely rate is taken from the stamps of the
+    first frames instead, and the length counts as unknown.
+    """
     capture = open_video(path)
     try:
-        return describe(capture)
+        info = describe(capture)
+        if info.fps <= LIKELY_FPS:
+            return info
+        stamps = [capture.get(cv2.CAP_PROP_POS_MSEC) for _ in range(TIMED_FRAMES) if capture.grab()]
+        took = stamps[-1] - stamps[0] if stamps else 0.0
+        fps = 1000 * (len(stamps) - 1) / took if took > 0 else 0.0
+        return info if fps > LIKELY_FPS else replace(info, fps=fps, frames=0)
     finally:
         capture.release()
 
@@ -130,9 +142,8 @@ def video_frames(path: str | Path) -> Iterator[np.ndarray]:
     Raises:
         InputError: as `open_video`, or not one frame can be decoded.
     """
+    promised = video_info(path).frames
     capture, count = open_video(path), 0
-    info = describe(capture)
-    promised = info.frames if info.fps <= 240 else 0  # recorders that stamp milliseconds say 1,000 a second, and a length in these
     try:
         while (frame := capture.read()[1]) is not None:
             count += 1

@@ -80,8 +80,8 @@ def finish(trainer: Trainer) -> str:
     metrics = evaluate_detections(truth, found, trainer.classes, protocol=protocol)
     metrics["timesteps"] = info.timesteps
     metrics["priced"] = "window" if isinstance(dataset, EventPlayback) else "picture"
-    twins, ap50 = {"ann_twin": twin_counts(detector, c.size)}, {steps: metrics["voc10_ap50"] or 0.0}
-    metrics["energy"] = energy_table(counts, twins=twins, ap50=ap50)
+    ap50 = {} if metrics["voc10_ap50"] is None else {steps: metrics["voc10_ap50"]}  # None: a split without objects of these classes
+    metrics["energy"] = energy_table(counts, twins={"ann_twin": twin_counts(detector, c.size)}, ap50=ap50)
     metrics["firing_rate"] = metrics["energy"].get("firing_rate")
     write_json(folder.metrics, metrics)
     save_image(folder.pictures, page(dataset, found, info))

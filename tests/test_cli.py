@@ -79,6 +79,14 @@ def test_spyolo_without_or_with_an_unknown_command_shows_what_there_is(capsys):
         assert all(name in (shown.out if status == 0 else shown.err) for name in COMMANDS)
 
 
+def test_what_there_is_may_be_cut_short_by_its_reader(monkeypatch):
+    def gone(text):
+        raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout.write", gone)
+    assert main(["--help"]) == 141
+
+
 def test_commands_may_be_written_with_a_dash(capsys):
     with pytest.raises(SystemExit):
         main(["make-sample", "--help"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +26,7 @@ from spyolo.data.images import read_image
 from spyolo.detection import build_detector
 from spyolo.drawing import save_image
 from spyolo.errors import InputError
+from spyolo.evaluation.coco_json import write_coco_json
 from spyolo.outputs import COLUMNS, TABLES, CSVTable, JSONLines, VideoFile, to_supervision, write_voc
 from spyolo.predictor import Predictor
 from spyolo.sources import video_frames
@@ -56,6 +59,15 @@ def test_json_lines_hold_a_picture_each(tmp_path: Path) -> None:
     first, second = map(json.loads, (tmp_path / "found.jsonl").read_text().splitlines())
     assert first["detections"][0] == {"class": "dog", "score": 0.9, "box": [1.0, 2.0, 30.5, 40.0]}
     assert (first["width"], second["frame"], second["detections"]) == (50, 2, [])
+
+
+def test_coco_results_are_those_of_eval_s_writer(tmp_path: Path) -> None:
+    detections = {"a": FOUND, "b": Detections.empty(), "c": FOUND}
+    with TABLES["coco"](tmp_path / "one.json", CLASSES) as table:
+        for name, found in detections.items():
+            table.add(name, (50, 60), found)
+    write_coco_json(tmp_path / "other.json", detections, CLASSES)
+    assert (tmp_path / "one.json").read_text() == (tmp_path / "other.json").read_text()
 
 
 def test_csv_holds_a_detection_a_line_and_quotes_names(tmp_path: Path) -> None:
@@ -168,6 +180,47 @@ def test_predict_turns_a_video_into_an_annotated_one(weights: Path, film: Path, 
     assert [json.loads(line)["frame"] for line in (out / "predictions.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5]
 
 
+def raising(number: int, name: str) -> Callable[..., Any]:
+    """A Predictor's method of that name, a signal arriving in its call of that number."""
+    inner, calls = getattr(Predictor, name), []
+
+    def step(*args: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == number:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return inner(*args, **options)
+
+    return step
+
+
+@pytest.mark.parametrize(("number", "status", "kept"), [(1, 130, 0), (3, 0, 2)])
+def test_sigterm_in_a_frame_keeps_the_frames_before_it(
+    weights: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    number: int, status: int, kept: int,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(Predictor, "step", raising(number, "step"))
+    out, before = tmp_path / "out", signal.getsignal(signal.SIGTERM)
+    assert predict(weights, film, out, "--write", "pictures,coco,jsonl") == status
+    said = capsys.readouterr()
+    assert "stopped; what was written stays" in said.err and (f"{kept} frame(s)" in said.out) == bool(kept)
+    assert signal.getsignal(signal.SIGTERM) is before
+    if kept:
+        assert len((out / "predictions.jsonl").read_text().splitlines()) == kept == len(list(video_frames(out / "film.webm")))
+        assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} == {"film-000001", "film-000002"}
+    else:
+        assert not list(out.iterdir())
+
+
+def test_steps_that_a_plain_network_does_not_take_are_told(tmp_path: Path, film: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    twin = build_detector("yolov4_tiny", 2, width=0.05)
+    save_weights(tmp_path / "twin.safetensors", twin, WeightsInfo(twin.spec, CLASSES, size=64, timesteps=2))
+    save_image(tmp_path / "a.png", np.full((40, 50, 3), 99, np.uint8))
+    assert predict(tmp_path / "twin.safetensors", tmp_path / "a.png", tmp_path / "out", "--timesteps", "7") == 0
+    assert "--timesteps 7 is not read: a plain network takes one step" in capsys.readouterr().err
+    assert predict(tmp_path / "twin.safetensors", film, tmp_path / "out", "--steps-per-frame", "2") == 0
+    assert "--steps-per-frame 2 is not read" in capsys.readouterr().err
+
+
 def test_state_is_carried_from_frame_to_frame_unless_fresh(weights: Path, film: Path, tmp_path: Path) -> None:
     def scores(*more: str) -> list[float]:
         assert predict(weights, film, tmp_path / "out", "--write", "jsonl", "--frames", "3", *more) == 0
@@ -266,7 +319,7 @@ def full_disk(most: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, told)
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "coco"])
 def test_on_a_full_disk_a_table_keeps_the_pictures_that_found_room(tmp_path: Path, kind: str) -> None:
     path, added = tmp_path / f"found.{kind}", 0
     told = pytest.raises(InputError, match=rf"found\.{kind} cannot be written")
@@ -275,11 +328,21 @@ def test_on_a_full_disk_a_table_keeps_the_pictures_that_found_room(tmp_path: Pat
             table.add(f"{k}.jpg", (50, 60), FOUND)
             added += 1
     lines = path.read_text().splitlines()
-    if kind == "jsonl":
+    if kind == "coco":
+        found = json.loads(path.read_text())
+        assert added and len(found) in (2 * added, 2 * added + 1) and found[-1].keys() == found[0].keys()
+    elif kind == "jsonl":
         assert [json.loads(line)["picture"] for line in lines] == [f"{k}.jpg" for k in range(added)] and added
     else:
         assert added and {len(row) for row in csv.reader(lines)} == {len(COLUMNS)} and len(lines) >= 1 + 2 * added
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_disk_without_room_for_one_detection_leaves_an_empty_list(tmp_path: Path) -> None:
+    with full_disk(10), pytest.raises(InputError, match="cannot be written"), TABLES["coco"](tmp_path / "found.json", CLASSES) as table:
+        table.pictures = 1  # as after a picture in which nothing was seen
+        table.add("a", (50, 60), FOUND)
+    assert json.loads((tmp_path / "found.json").read_text()) == []
 
 
 @pytest.mark.parametrize("ending", ["webm", "mp4", "avi"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +79,15 @@ def test_an_ordinary_network_is_shown_a_picture_or_frame_once(voc, monkeypatch):
     monkeypatch.setattr(twin, "step", lambda *args, **kwargs: (calls.append(1), inner(*args, **kwargs))[1])
     (seen,) = predictor.each_step(voc.image(0))
     assert len(calls) == 1 and same(predictor.step(voc.image(0), steps=4)[0], seen) and len(calls) == 2
+
+
+def test_where_no_fast_path_is_taken_the_precision_asked_for_stays():
+    twin = build_detector("yolov4_tiny", len(SAMPLE_CLASSES), width=0.1).eval()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        predictor = Predictor(twin, WeightsInfo(twin.spec, SAMPLE_CLASSES, size=64, timesteps=1), amp="bf16", fast="bf16")
+    said = " ".join(str(t.message) for t in told)  # a CPU without bf16 instructions says so too
+    assert predictor.amp == "bf16" and "no fast path here" in said and "is not read" not in said
 
 
 def test_a_stream_carries_its_state_from_frame_to_frame(weights_file, voc):

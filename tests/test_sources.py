@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
+from spyolo import sources
 from spyolo.errors import InputError
 from spyolo.outputs import VideoFile
 from spyolo.sources import Live, Source, parse_source, video_frames, video_info
@@ -96,6 +97,31 @@ def test_a_film_that_was_cut_short_is_told(tmp_path: Path) -> None:
         assert 5 < len(list(video_frames(tmp_path / "half.webm"))) < 35
     with warnings.catch_warnings(action="error"):
         assert len(list(video_frames(tmp_path / "film.webm"))) == 40
+
+
+@pytest.mark.parametrize(("apart", "fps", "frames"), [(1000 / 30, 30, 0), (1, 1000, 2000)])
+def test_a_rate_of_millisecond_stamps_is_taken_from_the_frames(
+    monkeypatch: pytest.MonkeyPatch, apart: float, fps: float, frames: int
+) -> None:  # fmt: skip
+    class Recording:
+        """A capture that says 1,000 frames a second and 2,000 in all, its frames so many ms apart."""
+
+        shown = 0
+
+        def get(self, key: int) -> float:
+            told = {cv2.CAP_PROP_FPS: 1000.0, cv2.CAP_PROP_FRAME_COUNT: 2000.0, cv2.CAP_PROP_POS_MSEC: apart * self.shown}
+            return told.get(key, 64.0)
+
+        def grab(self) -> bool:
+            self.shown += 1
+            return self.shown <= 20
+
+        def release(self) -> None:
+            pass
+
+    monkeypatch.setattr(sources, "open_video", lambda path: Recording())
+    info = video_info("film.webm")
+    assert (info.fps, info.frames) == (pytest.approx(fps), frames)
 
 
 def test_colours_survive_a_video(tmp_path: Path) -> None:

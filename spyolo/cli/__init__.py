@@ -18,8 +18,8 @@ COMMANDS = {
     "train": "train a detector",
     "eval": "measure a detector, or a file of predictions",
     "publish": "put weights among the published ones: measured, with checksum, manifest and card",
-    "predict": "draw boxes on pictures",
-    "demo": "open the demo in the browser",
+    "predict": "draw boxes on pictures, videos, camera and network streams",
+    "demo": "serve the demo, a page for the browser",
     "make_sample": "draw the VOC-format sample set",
     "make_shards": "write a data set as WebDataset shards",
     "convert": "convert between VOC folders, COCO JSON and YOLO text",
@@ -28,7 +28,7 @@ COMMANDS = {
     "energy_table": "put the energy of several evaluations side by side",
     "train_sequence": "train neurons on a sequence task by any learning rule",
     "eval_sequence": "measure the weights of a sequence network, and publish them",
-    "export": "write a detector as ONNX, for onnxruntime without torch",
+    "export": "write a detector as ONNX (for onnxruntime without torch), a LIF sequence network as NIR",
     "compare_rules": "compare learning rules on a sequence task",
     "check_data": "look a data set over before training on it",
 }
@@ -76,9 +76,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """`spyolo COMMAND ...`"""
     argv = list(sys.argv[1:] if argv is None else argv)
     name = argv[0].replace("-", "_") if argv else ""
-    if name in COMMANDS:
-        return run(name, argv[1:])
-    usage = "usage: spyolo COMMAND ...\n\n" + "".join(f"  {name:<16} {text}\n" for name, text in COMMANDS.items())
-    asked = name in ("__help", "_h")
-    print(usage + "\n`spyolo COMMAND --help` tells more.", file=sys.stdout if asked else sys.stderr)
+    return run(name, argv[1:]) if name in COMMANDS else guarded(usage, argv[:1])
+
+
+def usage(argv: Sequence[str] | None) -> int:
+    """What there is to run: asked for, or because what was written is none of it."""
+    text = "usage: spyolo COMMAND ...\n\n" + "".join(f"  {name:<16} {about}\n" for name, about in COMMANDS.items())
+    asked = bool(argv) and argv[0] in ("--help", "-h")
+    print(text + "\n`spyolo COMMAND --help` tells more.", file=sys.stdout if asked else sys.stderr, flush=True)
     return 0 if asked else 2

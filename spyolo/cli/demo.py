@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import signal
 import ssl
 import sys
 import tempfile
@@ -81,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     app_models, app_page, app_server = (app_module(name) for name in ("models", "page", "server"))
     from spyolo.neurons.fused import Compiling
     from spyolo.published import folder, resolve
-    from spyolo.running import choose_device
+    from spyolo.running import choose_device, sigterm_as_ctrl_c
 
     Compiling.enabled = False  # a page should answer at once; compiling would take the first visitor half a minute
     save_to = Path(args.save_to).resolve()
@@ -89,9 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     models = app_models.Models([folder(), save_to], given, choose_device(args.device), runs)
     if not models.photographs:
         print("no model here was trained on photographs: the ones offered know drawn shapes only", file=sys.stderr)
-    # Service managers and `kill` end a program by SIGTERM: as with Ctrl-C, what visitors left on disk must go.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="spyolo-demo-") as scratch:
+    with sigterm_as_ctrl_c(), tempfile.TemporaryDirectory(prefix="spyolo-demo-") as scratch:  # what visitors left on disk must go
         page = app_page.build(models, Path(scratch), save_to)
         try:
             url = app_server.launch(

@@ -168,7 +168,8 @@ def measure(args: argparse.Namespace) -> Measured | None:
 
     classes = parse_classes(args.classes or "voc")
     voc, notes = open_set(args, classes)
-    table = read_predictions(args.predictions, voc.ids, classes, allow_duplicates=args.allow_duplicates)
+    left_out = set(getattr(voc, "left_out", ()))  # noted already
+    table = read_predictions(args.predictions, voc.ids, classes, allow_duplicates=args.allow_duplicates, left_out=left_out)
     if args.confidence is not None:
         table = table[table.scores >= args.confidence]
     protocol = {"split": args.split, "data": args.data, "predictions": args.predictions, "confidence_floor": args.confidence}
@@ -213,6 +214,8 @@ def judge(args: argparse.Namespace, measured: Measured) -> tuple[Assessment, dic
             metrics["compared_with"] = args.other
             if args.other["split"] != args.split:
                 measured.notes.append(f"{args.compare} was measured on {args.other['split']}, not on {args.split}")
+            elif args.other["pictures"] not in (None, len(voc.ids)):
+                measured.notes.append(f"{args.compare} was measured on {args.other['pictures']:,} pictures, not on these {len(voc.ids):,}")
         metrics["anytime"] = [_anytime_row(steps, results[steps].metrics, measured) for steps in sorted(results)]
     if measured.energy is not None:
         metrics |= {"energy": measured.energy, "firing_rate": measured.energy["firing_rate"]}
@@ -226,12 +229,12 @@ def compared_with(path: str) -> dict[str, Any]:
         if "anytime" not in metrics and "per_class" in metrics:
             raise InputError(f"--compare {path}: without energy and times a step, as train writes it; measure it with eval --weights")
         protocol, last = metrics["protocol"], metrics["anytime"][-1]
+        figures = {"ap50": metrics["voc10_ap50"], "energy_mj": last.get("energy_mj"), "latency_ms": last["latency_ms"]}
         return {
-            "name": protocol["detector"],
-            "ap50": metrics["voc10_ap50"],
-            "energy_mj": last.get("energy_mj"),
-            "latency_ms": last["latency_ms"],
-            "split": protocol["split"],
+            "name": str(protocol["detector"]),
+            **{name: None if value is None else float(value) for name, value in figures.items()},
+            "split": str(protocol["split"]),
+            "pictures": None if protocol.get("pictures") is None else int(protocol["pictures"]),
         }
     except OSError as error:
         raise InputError(f"--compare {path} cannot be read: {error.strerror}") from None

@@ -24,11 +24,12 @@ from spyolo.errors import InputError
 
 if TYPE_CHECKING:
     from spyolo.neurons import Stack
+    from spyolo.published import Entry
     from spyolo.sequence.config import SequenceConfig
     from spyolo.sequence.saved import Saved
     from spyolo.sequence.tasks.base import Task
 
-OF_CONFIG = ("data", "download", "judge", "test_limit", "eval_batch", "seed", "amp", "device")
+OF_CONFIG = ("data", "download", "judge", "test_limit", "eval_batch", "seed", "device")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -39,8 +40,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--judge", metavar="V", choices=("test", "validation"), help="measure on the validation part instead [test]")
     p.add_argument("--test-limit", metavar="N", help="measure on so many sequences (text: windows) only; 0: all [as the weights say]")
     p.add_argument("--eval-batch", metavar="N", help="sequences a batch (text: no matter) [as the weights say]")
-    p.add_argument("--seed", metavar="N", help="of a test that is drawn (the adding problem) [as the weights say]")
-    p.add_argument("--amp", metavar="V", help="bf16: matrix products of the cells in bf16; none: all in fp32 [as the weights say]")
+    p.add_argument("--seed", metavar="N", help="of a drawn test (the adding problem, R-MNIST) [as the weights say]")
+    p.add_argument("--amp", metavar="V", choices=("none", "bf16"), help="bf16: products of the cells in bf16 [as the weights say]")
     p.add_argument("--device", metavar="V", help="auto, cpu, cuda, cuda:1 ... [auto]")
     p.add_argument("--json", metavar="FILE", default=None, help="write what was measured to this file too")
     p.add_argument("--publish", metavar="NAME", default=None, help="put the weights among the published ones under this name")
@@ -62,21 +63,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     saved = read(args.weights)
     given = {name: value for name, value in vars(args).items() if name in OF_CONFIG}
     config = saved.config.updated({"device": "auto", "download": False, "judge": "test"} | given)
+    amp = getattr(args, "amp", config.amp)
+    if amp == "bf16" and config.dtype != "float32":
+        raise InputError(f"--amp bf16 goes with float32, these weights are {config.dtype}")
     if args.publish:
         check_whole_test(args.publish, config, saved.config)
+        rival_of(args, saved.config.task)  # hours of training are not lost to a name, but minutes of measuring would be
     task = build_task(config)
     check_sizes(args.weights, saved.sizes, task.sizes)
     if task.held_out:
         check_held_out(args.weights, saved.config, config)
-    found, protocol = measure(saved.network, config, task, progress=sys.stderr.isatty())
+    found, protocol = measure(saved.network, config, task, amp, progress=sys.stderr.isatty())
     print(told(saved.network, config, task, found, protocol))
     if args.json:
         row = {"weights": args.weights, "config": config.to_dict(), "metrics": found, "protocol": protocol}
         write_whole(args.json, json.dumps(row, indent=1) + "\n")
         print(f"wrote {args.json}")
     if args.publish:
-        where, of_run = Path(args.to) if args.to else None, config.updated({"judge": saved.config.judge})
-        print(f"published {put(args.publish, saved._replace(config=of_run), task, found, protocol, where, replace=args.replace)}")
+        of_run = config.updated({"judge": saved.config.judge})
+        print(f"published {put(args, saved._replace(config=of_run), task, found, protocol)}")
     return 0
 
 
@@ -89,7 +94,9 @@ def check_whole_test(name: str, config: SequenceConfig, of_run: SequenceConfig) 
         raise InputError("--publish measures the whole test of the run's seed: give --test-limit 0, and no --seed or --judge")
 
 
-def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+def measure(
+    network: Stack, config: SequenceConfig, task: Task, amp: str, *, progress: bool
+) -> tuple[dict[str, Any], dict[str, Any]]:  # fmt: skip
     """The task's figure, the loss and of spiking neurons the firing rate; and how much was tested, on what machine."""
     from tqdm import tqdm
 
@@ -100,7 +107,7 @@ def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: boo
     from spyolo.sequence.networks import SPIKING
 
     device = choose_device(config.device)
-    network.amp = choose_amp(config.amp, device)
+    network.amp = choose_amp(amp, device)
     size, began = config.eval_batch or config.batch, time.monotonic()
     count = task.tests if task.streams else -(-task.tests // size)
     batches = tqdm(task.test_batches(size), "measuring", total=count, disable=not progress, leave=False)
@@ -110,7 +117,7 @@ def measure(network: Stack, config: SequenceConfig, task: Task, *, progress: boo
     unit = f"{config.judge} {'window' if task.streams else 'sequence'}"
     tests = f"{task.tests:,} {unit}{'s' if task.tests != 1 else ''}"
     seconds = round(time.monotonic() - began, 1)
-    return found, {"tests": tests, "seconds": seconds, "amp": config.amp, "device": device.type, **machine(device)}
+    return found, {"tests": tests, "seconds": seconds, "amp": amp, "device": device.type, **machine(device)}
 
 
 def told(network: Stack, config: SequenceConfig, task: Task, found: dict[str, Any], protocol: dict[str, Any]) -> str:
@@ -124,19 +131,29 @@ def told(network: Stack, config: SequenceConfig, task: Task, found: dict[str, An
     )
 
 
-def put(
-    name: str, saved: Saved, task: Task, found: dict[str, Any], protocol: dict[str, Any], where: Path | None, *, replace: bool
-) -> Path:  # fmt: skip
-    """Into the folder of published weights. `saved`: with the config that was measured, judged as its run was."""
+def rival_of(args: argparse.Namespace, task: str) -> Entry | None:
+    """What is published under the name so far. Raises InputError: it is of another task, which no figure of this one is better than."""
     from spyolo.published import read_manifest
+    from spyolo.sequence.published import shelf
+
+    rival = read_manifest(Path(args.to) if args.to else shelf()).get(args.publish)
+    if rival and not args.replace and rival.config.get("task") != task:
+        raise InputError(f"{args.publish} is published weights of {rival.config.get('task')}, these are of {task}; give another name "
+                         "(--replace replaces them all the same)")  # fmt: skip
+    return rival
+
+
+def put(args: argparse.Namespace, saved: Saved, task: Task, found: dict[str, Any], protocol: dict[str, Any]) -> Path:
+    """Into the folder of published weights. `saved`: with the config that was measured, judged as its run was."""
     from spyolo.sequence.config import INITS
     from spyolo.sequence.pieces import pieces_in
     from spyolo.sequence.published import publish, shelf
     from spyolo.sequence.saved import description
 
-    where, metric = where or shelf(), task.objective.metric
-    before = None if replace else read_manifest(where).get(name)
-    if before and not task.objective.better(found[metric], before.metrics[metric]):
+    name, where, metric = args.publish, Path(args.to) if args.to else shelf(), task.objective.metric
+    rival = rival_of(args, saved.config.task)
+    before = None if args.replace else rival
+    if before and not task.objective.better(found[metric], before.metrics.get(metric)):
         raise InputError(
             f"{name}: {metric} {found[metric]:.4f} is no better than the published {before.metrics[metric]:.4f}; nothing was replaced "
             "(--replace does it all the same)"
@@ -147,4 +164,4 @@ def put(
     pieces = [*earlier, {**piece, metric: round(found[metric], 4)}]  # a checkpoint is saved without a figure
     notes = {k: v for k, v in saved.notes.items() if k == "epoch"} | {"pieces": pieces, "metrics": found}
     metadata = description(public, saved.sizes, notes)
-    return publish(name, saved.network.cpu().state_dict(), metadata, public, found, protocol, where)
+    return publish(name, saved.network.cpu().state_dict(), metadata, public, found, protocol, where, rival)

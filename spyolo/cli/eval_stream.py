@@ -96,9 +96,11 @@ def stream_score(args: argparse.Namespace) -> int:
     print(format_stream(result))
     for message in notes:
         print(f"warning: {message}", file=sys.stderr)
-    path = Path(args.json or Path(args.out or OUT) / "stream.json")
-    write_json(path, result)
-    print(f"wrote {path}")
+    folder = args.out or (None if args.json else OUT)
+    for path in (folder and Path(folder) / "stream.json", args.json):
+        if path:
+            write_json(Path(path), result)
+            print(f"wrote {path}")
     return 0
 
 

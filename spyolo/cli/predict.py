@@ -8,8 +8,8 @@
     tools/predict.py --weights runs/voc/best.safetensors --source rtsp://10.0.0.7/door
 
 Pictures are shown for T steps each, from rest. A video, a camera or a network stream is shown one step a frame and the neurons' state is
-carried over (--fresh: T steps a frame, from rest); of a camera or stream the newest frame is taken, older ones are dropped. Ctrl-C ends
-it and keeps what was written.
+carried over (--fresh: T steps a frame, from rest); of a camera or stream the newest frame is taken, older ones are dropped. Ctrl-C, or
+SIGTERM, ends it and keeps what was written.
 
 The folder --out gets what --write names: `pictures` (with their boxes: same name, .jpg; or the annotated video), `coco` (predictions.json,
 COCO results format), `jsonl`, `csv`, `voc` (one XML a picture or frame). Pictures of one name in two folders become a.jpg and a.jpg-2. A
@@ -119,12 +119,11 @@ class Writers:
         from spyolo.outputs import TABLES
 
         self.out, self.kinds, self.classes = Path(args.out), kinds(args), classes
-        names = {"jsonl": "predictions.jsonl", "csv": "predictions.csv"}
-        self.tables = [stack.enter_context(TABLES[kind](self.out / names[kind], classes)) for kind in self.kinds if kind in TABLES]
-        self.found: dict[str, Detections] = {}
+        names = {"coco": "predictions.json", "jsonl": "predictions.jsonl", "csv": "predictions.csv"}
+        self.tables = {
+            kind: stack.enter_context(TABLES[kind](self.out / names[kind], classes)) for kind in self.kinds if kind in TABLES
+        }
         self.pictures = self.boxes = 0
-        if "coco" in self.kinds:
-            stack.callback(self.write_coco)
 
     def add(
         self, name: str, file: str, image: np.ndarray, found: Detections, frame: int | None = None, orientation: int = 1
@@ -134,18 +133,10 @@ class Writers:
 
         size = image.shape[1], image.shape[0]
         self.pictures, self.boxes = self.pictures + 1, self.boxes + len(found)
-        for table in self.tables:
-            table.add(file, size, found, frame)
+        for kind, table in self.tables.items():
+            table.add(name if kind == "coco" else file, size, found, frame)
         if "voc" in self.kinds:
             write_voc(self.out / "annotations" / f"{name}.xml", file, size, found, self.classes, orientation)
-        if "coco" in self.kinds:
-            self.found[name] = found
-
-    def write_coco(self) -> None:
-        from spyolo.evaluation.coco_json import write_coco_json
-
-        if self.pictures:
-            write_coco_json(self.out / "predictions.json", self.found, self.classes)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -157,13 +148,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_fits(args, source)
     check_places(args, source)
     from spyolo.predictor import Predictor
-    from spyolo.running import choose_device
+    from spyolo.running import choose_device, sigterm_as_ctrl_c
 
     predictor = Predictor.load(
         args.weights, timesteps=args.timesteps, size=args.size, confidence=args.confidence, nms_iou=args.nms_iou, vote_iou=args.vote_iou,
         device=choose_device(args.device), amp=args.amp, fast=args.fast, settle=args.settle,
     )  # fmt: skip
+    for option, asked in (("--timesteps", args.timesteps or 1), ("--steps-per-frame", args.steps_per_frame)):
+        if predictor.detector.steps_of(asked) != asked:
+            print(f"{option} {asked} is not read: a plain network takes one step", file=sys.stderr)
     with ExitStack() as stack:
+        stack.enter_context(sigterm_as_ctrl_c())
         if source.kind != "pictures":
             return on_frames(args, source, predictor, stack)
         writers = Writers(args, predictor.classes, stack)
@@ -221,7 +216,7 @@ def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, st
     frames, fps, length = opened(source, stack)
     writers = Writers(args, predictor.classes, stack)
     film = stack.enter_context(VideoFile(writers.out / f"{source.name}.{args.video_format}", fps)) if "pictures" in writers.kinds else None
-    state, times, number, restarts = None, deque[float](maxlen=50), 0, 0
+    state, times, restarts, stopped = None, deque[float](maxlen=50), 0, False
     bar = stack.enter_context(tqdm(desc="predicting", unit="frame", total=args.frames or length or None, leave=False))
     try:
         for number, image in enumerate(frames, 1):
@@ -239,11 +234,14 @@ def on_frames(args: argparse.Namespace, source: Source, predictor: Predictor, st
             if number == args.frames:
                 break
     except KeyboardInterrupt:
+        stopped = True
         print("stopped; what was written stays", file=sys.stderr)
-    if not number:
+    if not writers.pictures:
+        if stopped:
+            return 130
         raise InputError(f"{args.source}: not one frame arrived")
     median = sorted(times)[len(times) // 2]
-    print(f"{number} frame(s), {writers.boxes} box(es), {median * 1000:.0f} ms a frame -> {writers.out}")
+    print(f"{writers.pictures} frame(s), {writers.boxes} box(es), {median * 1000:.0f} ms a frame -> {writers.out}")
     if restarts:
         print(f"started anew from rest {restarts} time(s): the state was not finite")
     return 0

@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         refuse_worse(args, row, entries)
         finish(args, candidate, row, metrics["protocol"]["pictures"])
         entry = entry_of(args, candidate, detector, info, row, metrics)
-        place(candidate, entry, where)
+        place(candidate, entry, where, entries.get(args.name))
     from spyolo.files import write_whole
     from spyolo.model_card import card
 

@@ -18,16 +18,16 @@ class ShardStore:
     """Finds a shard, fetching it if need be.
 
     Args:
-        source: where to fetch from, with {} in the place of a shard's name: `https://host/train/{}`, `pipe:aws s3 cp s3://bucket/{} -`. It
-            goes to webdataset's `gopen`, which runs what follows `pipe:` in a shell: it comes from whoever starts the run, never from a
-            file. Empty: all shards are beside their index.
+        source: where to fetch from, with {} for split and name of a shard (`train/000000.tar`): `https://host/{}`,
+            `pipe:aws s3 cp s3://bucket/{} -`. It goes to webdataset's `gopen`, which runs what follows `pipe:` in a shell: it comes from
+            whoever starts the run, never from a file. Empty: all shards are beside their index.
         folder: where fetched shards are kept.
         kept: how many; the one used longest ago goes first. Processes of a machine share them.
     """
 
     def __init__(self, source: str = "", folder: str | Path | None = None, kept: int = KEPT) -> None:
         if source and "{}" not in source:
-            raise InputError(f"{source!r} does not say where a shard's name goes: write {{}} there, as in https://host/train/{{}}")
+            raise InputError(f"{source!r} does not say where a shard's name goes: write {{}} there, as in https://host/{{}}")
         self.source, self.kept = source, kept
         self.folder = Path(folder or user_cache_folder() / "shards") / hashlib.sha256(source.encode()).hexdigest()[:12]
 
@@ -42,20 +42,21 @@ class ShardStore:
         for path, size in shards:
             self._whole(path, size)
 
-    def path(self, home: Path, size: int) -> Path:
-        """A file that holds the shard which belongs at `home` and has `size` bytes.
+    def path(self, home: Path, size: int, root: Path) -> Path:
+        """A file that holds the shard which belongs at `home`, in its split's folder below `root`, and has `size` bytes.
 
         Raises:
             InputError: it is missing or cut off, or cannot be fetched.
         """
         if not self.source or home.is_file():
             return self._whole(home, size)
-        path = self.folder / home.name
-        if not path.is_file():
-            self._fetch(home.name, path)
-            self._make_room()
-        else:
+        name = Path(os.path.relpath(home, root)).as_posix()  # with the split: each has a 000000.tar
+        path = self.folder / name.replace("/", "-")
+        if path.is_file() and path.stat().st_size == size:
             os.utime(path)
+        else:  # also what was cut off on its way the last time, or has been written anew since
+            self._fetch(name, path)
+            self._make_room()
         return self._whole(path, size)
 
     def _whole(self, path: Path, size: int) -> Path:

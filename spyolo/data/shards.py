@@ -34,6 +34,7 @@ from spyolo.files import make_folder, one_line, read_limited, shortened, write_w
 
 FORMAT = "spyolo-shards-1"
 INDEX, DESCRIPTION, PICTURE = 2**28, 2**24, 2**28  # bytes at most
+MOST_SIDE = 2**20  # pixels
 OPEN = 32  # shards whose offsets each process keeps
 
 
@@ -164,9 +165,19 @@ class ShardSet:
         return _Ids(self)
 
     def index(self, image_id: str) -> int:
-        """Place of an id; the first call reads every description once. Raises KeyError."""
+        """Place of an id; the first call reads every description once.
+
+        Raises:
+            KeyError: no such picture.
+            InputError: two pictures have one id, and predictions could not be told apart.
+        """
         if not hasattr(self, "_index"):
-            self._index = {self.described(i)["id"]: i for i in range(len(self))}
+            index: dict[str, int] = {}
+            for i in range(len(self)):
+                if (first := index.setdefault(name := self.described(i)["id"], i)) != i:
+                    where = f"{self.image_path(first)} and {self.image_path(i)}"
+                    raise InputError(f"{where} both have a picture {shortened(name)}; ids must be unique among the splits used together")
+            self._index = index
         return self._index[image_id]
 
     def described(self, i: int) -> dict[str, Any]:
@@ -233,7 +244,7 @@ class ShardSet:
         if shard in self._opened:
             self._opened.move_to_end(shard)
             return self._opened[shard]
-        path = self.store.path(*self.shards[shard])
+        path = self.store.path(*self.shards[shard], self.root)
         samples: dict[str, dict[str, tuple[int, int]]] = {}
         try:
             file = open(path, "rb")  # noqa: SIM115 (kept open)
@@ -295,7 +306,12 @@ def _understood(content: bytes, where: str) -> dict[str, Any]:
         boxes = [[float(v) for v in o["box"]] for o in told["objects"]]
         if any(len(box) != 4 or not math.isfinite(sum(map(abs, box))) for box in boxes):
             raise ValueError("a box that is not four finite numbers")
+        if any(box[0] >= box[2] or box[1] >= box[3] for box in boxes):
+            raise ValueError("a box without area: its corners are x1, y1, x2, y2")
+        width, height = int(told["width"]), int(told["height"])
+        if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
+            raise ValueError(f"{width} x {height} pixels")
         objects = [{"name": str(o["name"]), "box": b, "difficult": bool(o["difficult"])} for o, b in zip(told["objects"], boxes)]
-        return {"id": str(told["id"]), "width": int(told["width"]), "height": int(told["height"]), "objects": objects}
+        return {"id": str(told["id"]), "width": width, "height": height, "objects": objects}
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{where} is spoilt ({type(error).__name__}: {one_line(error)}); write or fetch the shard again") from None

@@ -49,6 +49,7 @@ class VOCSet:
         self.splits = parse_splits(splits) if isinstance(splits, str) else list(splits)
         self.classes = tuple(classes)
         self.ids: list[str] = []
+        self.left_out: list[str] = []  # ids of pictures that are not usable
         self.unknown_classes: Counter[str] = Counter()
         self._problems = Problems(strict)
         self._folders: list[Path] = []
@@ -157,6 +158,7 @@ class VOCSet:
                 annotation = self._sized(read_annotation(path), folder, image_id)
             except InputError as error:
                 self._problems.tolerate("picture left out", str(error))
+                self.left_out.append(image_id)
                 continue
             kept = [found for number, thing in enumerate(annotation.things, 1) if (found := self._checked(thing, annotation, path, number))]
             self.ids.append(image_id)

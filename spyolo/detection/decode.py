@@ -10,6 +10,7 @@ from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from spyolo.boxes import Detections
 
+CANDIDATES = 1000  # for suppression, at least
 LEAST_SCORE = 1e-9  # of a vote: the square of a smaller score would be zero in fp32, and the mean of nothing is not a number
 
 
@@ -65,7 +66,7 @@ def postprocess(
     confidence: float = 0.001,
     nms_iou: float = 0.5,
     max_detections: int = 100,
-    candidates: int = 1000,
+    candidates: int | None = None,
     one_class_per_box: bool = False,
     vote_iou: float = 0.0,
 ) -> list[Detections]:
@@ -75,7 +76,7 @@ def postprocess(
         confidence: floor on score = sigma(objectness) sigma(class).
         nms_iou: a box that overlaps a better one of its class by more is dropped.
         max_detections: at most so many a picture.
-        candidates: at most so many boxes of a picture enter suppression, the best by score.
+        candidates: at most so many boxes of a picture enter suppression, the best by score; None: 1,000, or `max_detections` if more.
         one_class_per_box: keep only the best class of each box (the reference), not every class over the floor.
         vote_iou: over 0, a kept box moves to where the candidates of its class that overlap it by so much say (`vote`).
     """
@@ -88,7 +89,7 @@ def postprocess(
             best = score.argmax(-1, keepdim=True)
             score = torch.zeros_like(score).scatter(-1, best, score.gather(-1, best))
         flat = score.flatten()
-        top = flat.topk(min(candidates, len(flat)))
+        top = flat.topk(min(candidates or max(CANDIDATES, max_detections), len(flat)))
         row, label = top.indices // score.shape[-1], top.indices % score.shape[-1]
         near = Detections(clip_boxes_to_image(box[row], (h, w)), top.values, label)
         near = near[(near.boxes[:, 2:] > near.boxes[:, :2]).all(1)]  # centres reach beyond the input, so a box may lie outside

@@ -9,11 +9,11 @@ are 0-based pixels.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
 from spyolo.boxes import Detections
 from spyolo.errors import InputError
@@ -41,18 +41,17 @@ def read_coco_json(path: Path, classes: Sequence[str]) -> list[Row]:
 
 def write_coco_json(path: str | Path, detections: Mapping[str, Detections], classes: Sequence[str]) -> None:
     """Detections as COCO results, one line each."""
-    lines = []
-    for image_id, found in detections.items():
-        corners = found.boxes.double()
-        boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1).tolist()
-        for box, score, label in zip(boxes, found.scores.double().tolist(), found.labels.tolist()):
-            lines.append(
-                json.dumps(
-                    {"image_id": image_id, "category_id": label + 1, "category": classes[label], "bbox": box, "score": score},
-                    ensure_ascii=False,
-                )
-            )
+    lines = (line for image_id, found in detections.items() for line in coco_entries(image_id, found, classes))
     write_whole(path, "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def coco_entries(image_id: str, found: Detections, classes: Sequence[str]) -> Iterator[str]:
+    """The entry of each detection, as JSON on one line."""
+    corners = found.boxes.double()
+    boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).tolist()
+    for box, score, label in zip(boxes, found.scores.double().tolist(), found.labels.tolist()):
+        entry = {"image_id": image_id, "category_id": label + 1, "category": classes[label], "bbox": box, "score": score}
+        yield json.dumps(entry, ensure_ascii=False)
 
 
 def _load_json(path: Path) -> Any:

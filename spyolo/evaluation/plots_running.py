@@ -47,12 +47,12 @@ def firing_rates(rates: ArrayLike, layers: Sequence[str]) -> Exhibit:
     return Exhibit("firing_rates", title, f"{caption}{100 * np.nanmean(table) if table.size else 0:.1f} %.", figure, rows)
 
 
-def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ") -> Exhibit:
-    """Where the energy of a picture goes: `{layer: {kind of operation: energy}}`, layers in the network's order."""
+def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ", priced: str = "picture") -> Exhibit:
+    """Where the energy of a picture (or what is `priced`) goes: `{layer: {kind of operation: energy}}`, layers in the network's order."""
     kinds = list(dict.fromkeys(kind for parts in energy.values() for kind in parts))
-    title = f"Energy of each layer, {unit} a picture"
+    title = f"Energy of each layer, {unit} a {priced}"
     figure = new_figure(7.2, 0.26 * len(energy) + 1.6, title)
-    axes = tidy(figure.subplots(), xlabel=f"{unit} a picture")
+    axes = tidy(figure.subplots(), xlabel=f"{unit} a {priced}")
     places, left = np.arange(len(energy)), np.zeros(len(energy))
     for kind, colour in zip(kinds, COLOURS * (1 + len(kinds) // len(COLOURS))):
         values = np.array([float(parts.get(kind, 0.0)) for parts in energy.values()])
@@ -66,7 +66,7 @@ def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ")
     else:
         note(axes, "nothing counted")
     rows = [{"layer": name, **{kind: float(parts.get(kind, 0.0)) for kind in kinds}} for name, parts in energy.items()]
-    return Exhibit("energy_by_layer", title, f"{left.sum():.3g} {unit} a picture in all; input side at the top.", figure, rows)
+    return Exhibit("energy_by_layer", title, f"{left.sum():.3g} {unit} a {priced} in all; input side at the top.", figure, rows)
 
 
 def energy_plots(table: Mapping[str, Any]) -> list[Exhibit]:
@@ -77,7 +77,7 @@ def energy_plots(table: Mapping[str, Any]) -> list[Exhibit]:
     for row in table["layers"]:
         kinds = energy.setdefault(_cell_name(row["name"]), dict.fromkeys(("synapses", "gates", "neurons"), 0.0))
         kinds[parts[row["part"]]] += sum(row["energy_mj"])
-    plots = [energy_by_layer(energy)]
+    plots = [energy_by_layer(energy, priced=table.get("priced", "picture"))]
     if spiking:
         plots.insert(0, firing_rates([row["firing_rate"] for row in spiking], [_cell_name(row["name"]) for row in spiking]))
     return plots

@@ -5,7 +5,7 @@ Both formats are written with all digits, so that a file that is read back is ju
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,9 @@ from spyolo.evaluation.tables import DetectionTable, Row, listed
 from spyolo.evaluation.voc_text import read_voc_text
 
 
-def read_predictions(path: str | Path, ids: Sequence[str], classes: Sequence[str], *, allow_duplicates: bool = False) -> DetectionTable:
+def read_predictions(
+    path: str | Path, ids: Sequence[str], classes: Sequence[str], *, allow_duplicates: bool = False, left_out: Collection[str] = ()
+) -> DetectionTable:  # fmt: skip
     """Detections of a COCO results file, or of a folder of VOC text files.
 
     Args:
@@ -24,6 +26,7 @@ def read_predictions(path: str | Path, ids: Sequence[str], classes: Sequence[str
         ids: the pictures that are judged, in the split's order.
         classes: the detector's classes, in its order.
         allow_duplicates: judge rows that are there twice as they are (the second is a false positive) instead of refusing the file.
+        left_out: pictures that are not judged, although they were predicted on: their rows are read, and dropped.
 
     Raises:
         InputError: the file is missing, cut short or of another shape; a picture or class is unknown; a row has a wrong type, a score that
@@ -33,6 +36,7 @@ def read_predictions(path: str | Path, ids: Sequence[str], classes: Sequence[str
     if not path.exists():
         raise InputError(f"{path}: no such predictions file or folder")
     rows = read_voc_text(path, classes) if path.is_dir() else read_coco_json(path, classes)
+    rows = [row for row in rows if row.image_id not in left_out]
     return rows_to_table(rows, ids, classes, str(path), allow_duplicates)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from spyolo.detection.decode import LEAST_SCORE
+from spyolo.detection.decode import CANDIDATES, LEAST_SCORE
 from spyolo.errors import InputError
 from spyolo.export.graph import Wire, Writer, join
 
@@ -24,7 +24,7 @@ class Reading:
     confidence: float = 0.3
     nms_iou: float = 0.5
     max_detections: int = 100
-    candidates: int = 1000
+    candidates: int = CANDIDATES
     one_class_per_box: bool = True
     vote_iou: float = 0.0
 

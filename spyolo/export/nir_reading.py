@@ -60,17 +60,21 @@ class _Reading:
 
     def stack(self) -> Stack:
         cells: list[Cell] = []
+        seen: set[str] = set()
         here, neuron = self.start(), ""
         while True:
             synapse = self.next(here, self.nir.Affine, self.nir.Linear, besides=neuron)
             neuron = self.next(synapse, self.nir.LIF, self.nir.LI, self.nir.Output)
+            if neuron in seen:
+                raise InputError(f"NIR node {neuron}: it is behind itself, through other layers; only chains of LIF layers are read")
+            seen.add(neuron)
             kind, leads_on = self.graph.nodes[neuron], self.after.get(neuron, [])
             if isinstance(kind, self.nir.Output) or (isinstance(kind, self.nir.LI) and self.is_last(leads_on)):
                 return Stack(cells, self.readout(synapse, neuron))
             spikes = neuron if isinstance(kind, self.nir.LIF) else self.next(neuron, self.nir.Threshold)
             back = self.fed_back(spikes, neuron, self.nir.Linear)
-            recurrent = as_linear(back[0]) if back else None
-            cells.append(Cell(as_linear(self.graph.nodes[synapse]), self.unit(neuron, spikes), recurrent))
+            recurrent = as_linear(back[0], f"the one from {spikes} back to {neuron}") if back else None
+            cells.append(Cell(as_linear(self.graph.nodes[synapse], synapse), self.unit(neuron, spikes), recurrent))
             here = spikes
 
     def start(self) -> str:
@@ -132,7 +136,7 @@ class _Reading:
 
     def readout(self, synapse: str, name: str) -> Readout:
         last = self.graph.nodes[name]
-        linear = as_linear(self.graph.nodes[synapse])
+        linear = as_linear(self.graph.nodes[synapse], synapse)
         kind = "learned" if isinstance(last, self.nir.LI) else "linear"
         readout = Readout(linear.in_features, linear.out_features, kind, bias=linear.bias is not None)
         readout.linear = linear
@@ -158,9 +162,20 @@ def logit_of(share: np.ndarray) -> Tensor:
         return torch.from_numpy(np.log(share) - np.log1p(-share))
 
 
-def as_linear(node: Any) -> nn.Linear:
-    weight = torch.from_numpy(np.array(node.weight))
-    bias = torch.from_numpy(np.array(node.bias)) if hasattr(node, "bias") else None
+def numbers(values: Any, name: str) -> Tensor:
+    """Of a node's weights or biases, in their own precision."""
+    found = np.array(values)
+    if found.dtype.kind in "iub":
+        found = found.astype(np.float64)
+    if found.dtype.kind != "f" or not np.isfinite(found).all():
+        raise InputError(f"NIR node {name}: its weights must be finite numbers")
+    return torch.from_numpy(found)
+
+
+def as_linear(node: Any, name: str) -> nn.Linear:
+    """Raises InputError for weights that are no finite numbers; whole ones become float64."""
+    weight, bias = (None if values is None else numbers(values, name) for values in (node.weight, getattr(node, "bias", None)))
+    assert weight is not None
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None).to(weight.dtype)
     with torch.no_grad():
         linear.weight.copy_(weight)

@@ -190,12 +190,13 @@ class OSTL(TraceRule):
     def check_batch(self, batch: int) -> None:
         need = self.trace_bytes(batch)
         if need > self.memory_bound:
+            drop = ", drop H from the traces (with_h=False, --with-h false)" if self.with_h and not self.jacobian else ""
             raise InputError(
                 f"ostl: the traces of a batch of {batch} need {need / 2**30:.2f} GiB, the bound is {self.memory_bound / 2**30:.2f} GiB; "
-                "take a smaller batch or fewer units, drop H from the traces (with_h=False, --with-h false), or raise memory_bound"
+                f"take a smaller batch or fewer units{drop}, or (in Python) raise memory_bound"
             )
 
     def _advance(self, x: Tensor, target: Any, weight: float, loss: Loss) -> Seen:
-        if self.state is None:
+        if self._read is None:  # the first step, also where a state was carried in
             self.check_batch(len(x))
         return super()._advance(x, target, weight, loss)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -32,7 +34,6 @@ class JacobianTraces(TracedLayer):
             state = self.cell.unit.initial_state(self.synapse(x))
         kept = [i for i, field in enumerate(state) if field is not None]
         kind, size = type(state), len(state)
-        fused, self.cell.unit.fused = getattr(self.cell.unit, "fused", None), False
 
         def rebuild(flat: Tensor) -> Any:  # [S] -> a state of one sample
             fields: list[Tensor | None] = [None] * size
@@ -48,8 +49,8 @@ class JacobianTraces(TracedLayer):
         flat = torch.cat(list(leaves(state)), -1)  # [B, S]
         weights = {name: w.detach() for name, w in self.cell.named_parameters()}
         both = torch.func.jacrev(after, argnums=(0, 1), has_aux=True)
-        (jacobian, by_weight), new = torch.func.vmap(both, in_dims=(0, None, 0))(flat, weights, x)
-        self.cell.unit.fused = fused
+        with unfused(self.cell.unit):
+            (jacobian, by_weight), new = torch.func.vmap(both, in_dims=(0, None, 0))(flat, weights, x)
         immediate = torch.cat([by_weight[name].reshape(len(flat), flat.shape[-1], -1) for name in self.names], -1)
         del by_weight  # else there would be four of that size in a moment, and `nbytes` says three
         self._eps = immediate if self._eps is None else torch.baddbmm(immediate, jacobian, self._eps)
@@ -82,3 +83,16 @@ class JacobianTraces(TracedLayer):
     def nbytes(self, batch: int, itemsize: int) -> int:
         weights = sum(w.numel() for w in self.cell.parameters())
         return (3 * self.local.depth + (self.decay > 0)) * batch * units_of(self.cell) * weights * itemsize
+
+
+@contextmanager
+def unfused(unit: Any) -> Iterator[None]:
+    """Inside, an LTC unit's step is in operations that torch.func can follow."""
+    if not hasattr(unit, "fused"):
+        yield
+        return
+    before, unit.fused = unit.fused, False
+    try:
+        yield
+    finally:
+        unit.fused = before

@@ -192,8 +192,7 @@ class LocalSNU(LocalUnit):
         )  # fmt: skip
 
 
-def local_unit(unit: nn.Module, detach_reset: bool = False, closed: bool = True) -> LocalUnit:
-    """The closed form where there is one (and `closed`), else torch.func."""
-    forms: dict[type, type[LocalUnit]] = {LIFUnit: LocalLIF, ALIFUnit: LocalALIF} if closed else {}
-    forms |= {SNUUnit: LocalSNU, LTCUnit: LocalLTC}
+def local_unit(unit: nn.Module, detach_reset: bool = False) -> LocalUnit:
+    """The closed form where there is one, else torch.func."""
+    forms: dict[type, type[LocalUnit]] = {LIFUnit: LocalLIF, ALIFUnit: LocalALIF, SNUUnit: LocalSNU, LTCUnit: LocalLTC}
     return forms.get(type(unit), LocalUnit)(unit, detach_reset)

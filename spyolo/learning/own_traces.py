@@ -105,8 +105,12 @@ class OwnTraces(TracedLayer):
 
     def nbytes(self, batch: int, itemsize: int) -> int:
         columns = sum(g.weight.numel() + (0 if g.bias is None else g.bias.numel()) for g in self.groups())
-        depth = self.local.depth
-        return batch * columns * (depth + (self.decay > 0)) * itemsize
+        return batch * columns * (self.own_fields + (self.decay > 0)) * itemsize
+
+    @property
+    def own_fields(self) -> int:
+        """Carried fields with a trace of their own for each synapse."""
+        return self.local.depth
 
 
 class LIFTraces(OwnTraces):
@@ -174,6 +178,6 @@ class LIFTraces(OwnTraces):
                 grad = grad[:, :-1]
             add_grad(group.weight, grad)
 
-    def nbytes(self, batch: int, itemsize: int) -> int:
-        columns = sum(g.weight.numel() + (0 if g.bias is None else g.bias.numel()) for g in self.groups())
-        return batch * columns * (self.local.depth - 1 + (self.decay > 0)) * itemsize
+    @property
+    def own_fields(self) -> int:
+        return self.local.depth - 1

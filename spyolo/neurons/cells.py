@@ -182,13 +182,17 @@ class Cell(nn.Module):
             sent = state[getattr(self.unit, "transmits", 1)]  # the output of the step before: field 1, unless the unit says otherwise
             sent = sent.to(current.dtype)
             plain = type(self.recurrent) is nn.Linear and self.recurrent.bias is None and not hasattr(self.unit, "combine")
-            watched = self.recurrent._forward_hooks or self.recurrent._forward_pre_hooks  # the energy meter counts calls
-            if plain and current.dim() == 2 and not watched:
+            if plain and current.dim() == 2 and not watched(self.recurrent):  # the energy meter counts calls
                 return torch.addmm(current, sent, self.recurrent.weight.T)  # the sum without a pass of its own
             recurrent = self.recurrent(sent)
         if hasattr(self.unit, "combine"):  # GRU: its two currents are not simply added
             return self.unit.combine(current, recurrent)
         return current if recurrent is None else current + recurrent
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether hooks wait for calls of this module, which must then not be gone around."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 DENSE = ("ltc", "lif", "alif", "snu", "ssnu", "lstm", "gru")

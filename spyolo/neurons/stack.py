@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from spyolo.neurons.cells import Cell
+from spyolo.neurons.cells import Cell, watched
 from spyolo.neurons.precision import autocast
 from spyolo.neurons.readout import Readout
 from spyolo.neurons.span import can_span, span
@@ -51,8 +51,8 @@ class Stack(nn.Module):
     @property
     def can_span(self) -> bool:
         """Whether `span` may take the place of calls: known cells and readout, and no hook anywhere that would miss one."""
-        watched = any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in self.modules())
-        return not watched and type(self.readout) is Readout and all(can_span(cell) for cell in self.cells)
+        hooked = any(watched(m) for m in self.modules())
+        return not hooked and type(self.readout) is Readout and all(can_span(cell) for cell in self.cells)
 
     def span(self, x: Tensor, state: StackState | None = None, spikes: list[Tensor] | None = None) -> StackState:
         """The state after all steps of x [T, B, m]: the same as T calls, but for the order of sums. Only where `can_span` is true.

@@ -51,9 +51,11 @@ def contenders(words: Sequence[str], config: SequenceConfig) -> dict[str, Sequen
         changes: dict[str, Any] = {"rule": rule, "parts": parts or (config.parts if rule == "fptt" else 1)}
         if rule != "fptt":
             changes["weights_of"] = "w"  # FPTT alone has an average
-        if word in found:
-            raise InputError(f"rules: {word} is named twice")
-        found[word] = config.updated(changes | ({"cell": cell} if cell else {}), f"rules {word}")
+        contender = config.updated(changes | ({"cell": cell} if cell else {}), f"rules {word}")
+        twice = next((other for other, known in found.items() if known == contender), None)
+        if twice:
+            raise InputError(f"rules: {word} is named twice" if twice == word else f"rules: {word} is the same as {twice}")
+        found[word] = contender
     return found
 
 
@@ -78,15 +80,16 @@ def train_all(plan: Plan, quiet: bool = False) -> Results | None:
     """Train what is planned. A run that is there is gone on with, or taken as it is.
 
     Returns:
-        The runs, or None where it was told to stop: the same command goes on from there.
+        The runs, or None where it was told to stop, or all of them together took `max_minutes`: the same command goes on from there.
     """
     found: Results = []
+    began = time.monotonic()
     for name, seed, run in plan:
         trainer = SequenceTrainer(run, resume=True, quiet=quiet)
-        if not trainer.fit():
+        if not trainer.fit(began):
             return None
         found.append((name, seed, trainer))
-        if trainer.stopping and len(found) < len(plan):  # told in its last batch or evaluation: it is whole, the next is not begun
+        if (trainer.stopping or trainer.out_of_time()) and len(found) < len(plan):  # it is whole, the next is not begun
             return None
     return found
 

@@ -102,7 +102,9 @@ class Learning:
 class Evaluation:
     weights_of: str = option("w", "weights evaluated and kept as best", choices=("w", "average"))
     predict: str = option("last", "label of a sequence: from its last output, or from the mean of all", choices=("last", "mean"))
-    recalibrate: int = option(16, "batches over which norm statistics are taken anew for an evaluated average; 0: not", low=0)
+    recalibrate: int = option(
+        16, "batches over which norm statistics are taken anew for an evaluated average (or form reference: W is one); 0: not", low=0
+    )  # fmt: skip
     eval_every: int = option(1, "epochs between evaluations (the last epoch always is)", low=1)
     eval_batch: int = option(0, "sequences a batch in evaluation; 0: as in training (text: always its own streams, at most 20)", low=0)
 

@@ -54,8 +54,8 @@ class Objective:
     higher: bool = False
 
     def better(self, figure: float, than: float | None) -> bool:
-        """Whether a figure beats another; None: there is none yet."""
-        return than is None or (figure > than if self.higher else figure < than)
+        """Whether a figure beats another; None, or no number: there is none yet."""
+        return than is None or math.isnan(than) or (figure > than if self.higher else figure < than)
 
     def loss(self, output: Tensor, truth: Truth) -> Tensor:
         """What a step adds to the batch's loss, a scalar: the sum over the sequences that have this step, divided by the whole batch.

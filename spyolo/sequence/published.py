@@ -39,13 +39,14 @@ def check_name(name: str) -> None:
 
 def publish(
     name: str, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], config: SequenceConfig, found: Mapping[str, Any],
-    protocol: Mapping[str, Any], where: Path,
+    protocol: Mapping[str, Any], where: Path, rival: Entry | None,
 ) -> Path:  # fmt: skip
     """Put weights into a folder under a name, with an entry in its manifest and a card.
 
     Args:
         metadata: of the file, as `saved.description` gives them; its notes hold the pieces.
         found, protocol: what was measured, and what that depends on.
+        rival: what is published under the name so far.
 
     Raises:
         InputError: a name that is none, or a folder that cannot be written.
@@ -61,7 +62,7 @@ def publish(
         entry = Entry(
             name, candidate.name, sha256_of(candidate), about, (), training, dict(protocol), figures, found.get("test_rate")
         )
-        path = place(candidate, entry, where)
+        path = place(candidate, entry, where, rival)
     write_whole(where / f"{name}.md", card(entry))
     return path
 
@@ -77,7 +78,7 @@ def card(entry: Entry) -> str:
         f"# {entry.name}", "",
         f"`{c['task']}`: {c['cell']} neurons, layers {layers}, readout {c['readout']}, {c['parameters']:,} parameters; "
         f"sha256 `{entry.sha256}`.", "",
-        f"    tools/eval_sequence.py --weights {entry.name}", "",
+        f"    tools/eval_sequence.py --weights {entry.name}{'' if c['task'] == 'adding' else ' --data DIR'}", "",
         f"{figures}{rate}: {p['tests']}, products in {'fp32' if p['amp'] == 'none' else p['amp']}, on {p['device']} ({p['processor']}, "
         f"{p['threads']} thread(s), PyTorch {p['torch']}).", "",
         "## Pieces of training", "",

@@ -7,7 +7,6 @@ goes on from its last checkpoint to the same weights, bit for bit on a CPU.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import time
@@ -89,9 +88,13 @@ class SequenceTrainer:
 
     # ---- the story -------------------------------------------------------------------------------------------------------------------
 
-    def fit(self) -> bool:
-        """Train until done or told to stop. Returns True when the run is complete."""
-        self.started = self.saved = time.monotonic()
+    def fit(self, started: float | None = None) -> bool:
+        """Train until done or told to stop. Returns True when the run is complete.
+
+        `started`: when `max_minutes` began to count, by `time.monotonic`; None: now.
+        """
+        self.saved = time.monotonic()
+        self.started = self.saved if started is None else started
         with held(self.folder.path), stop_on_signals(self):
             if self.folder.stamp() != self.found:
                 raise InputError(f"{self.folder.path}: another process has trained here meanwhile; --resume it again")
@@ -229,8 +232,10 @@ class SequenceTrainer:
         return evaluated(self.network, update.weights, chosen, self.retake_statistics)
 
     def retake_statistics(self) -> None:
-        """Norm statistics for an average, which has none: those at hand belong to W."""
-        if self.config.weights_of == "average" and self.config.recalibrate and norms(self.network):
+        """Norm statistics for an average, which has none: those at hand belong to W. Form `reference` makes W its average."""
+        c = self.config
+        averaged = c.weights_of == "average" or (c.rule == "fptt" and c.form == "reference")
+        if averaged and c.recalibrate and norms(self.network):
             order = EpochOrder(self.task.samples, self.config.batch, self.config.seed, 0, most=self.config.recalibrate)
             engine.recalibrate(self.network, (self.task.train_batch(i, 0).to(self.device) for i in order))
 
@@ -282,7 +287,7 @@ class SequenceTrainer:
             position, kept = json.loads(metadata["position"]), json.loads(metadata["config"])
             if changed(kept, self.config, ["task"]):
                 raise InputError(f"{self.folder.last} is of task {kept['dataset']['task']}; to learn another, start a new run")
-            began = changed(kept, self.config, (*START, "limit") if self.task.held_out else START)
+            began = changed(kept, self.config, self.start_of(kept["learning"]))
             if began:
                 was = kept[self.config.fields()[began[0]][0]][began[0]]
                 raise InputError(f"{self.folder.last} began with {began[0]} {shortened(was)}, which stays; for another, start a new run")
@@ -305,6 +310,17 @@ class SequenceTrainer:
             self.history = json.loads(metadata["history"])
             if measured_otherwise(kept, self.config, MEASURE, self.folder.best):
                 self.best = None
+
+    def start_of(self, kept: dict[str, Any]) -> list[str]:
+        """Names of the fields that a run keeps, by what it was begun with: a checkpoint has no state for others. `kept`: its learning."""
+        names = [*START]
+        if self.task.held_out:
+            names.append("limit")
+        if "eprop" in (kept["rule"], self.config.rule):
+            names.append("feedback")
+        if "auxiliary" in (kept["supervise"], self.config.supervise):
+            names += ["supervise", "parts"]
+        return names
 
     def load_neurons(self, kept: dict[str, Tensor]) -> None:
         """The neurons' state in the middle of a text: its tensors put into the tree that one step makes."""
@@ -332,8 +348,7 @@ def describe(trainer: SequenceTrainer) -> str:
     c, task = trainer.config, trainer.task
     count = sum(p.numel() for p in trainer.network.parameters())
     steps = f"{task.timesteps} steps" if task.timesteps else "steps as they come"
-    told = dataclasses.asdict(c.learning)
     return (
         f"{c.task}: {task.samples} training sequences of {steps}, judged by {task.objective.metric} on the {c.judge}\n"
-        f"{c.cell} network of {count:,} parameters, {c.rule}, {told['optimizer']}, seed {c.seed}, on {trainer.device}"
+        f"{c.cell} network of {count:,} parameters, {c.rule}, {c.optimizer}, seed {c.seed}, on {trainer.device}"
     )

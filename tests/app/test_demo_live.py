@@ -139,3 +139,35 @@ def test_a_bad_video_is_told(tabs: SimpleNamespace, name: str, tmp_path: Path, v
     path.write_bytes(content or b"")
     (answer,) = tabs.live.film(None if content is None else str(path), 0.3, 0.5, CARRIED, 1, name, visitor)
     assert told in answer[3] and str(tmp_path) not in answer[3]
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> str:
+    with VideoFile(tmp_path / "film.webm", 10) as video:
+        for k in range(6):
+            video.add(np.full((48, 64, 3), 40 * k, np.uint8))
+    return str(tmp_path / "film.webm")
+
+
+def test_a_visitor_is_never_told_the_folder_of_the_session(
+    tabs: SimpleNamespace, name: str, film: str, visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its name is what keeps others out."""
+    monkeypatch.setattr(VideoFile, "whole", lambda self: False)  # as on a full disk
+    *_, last = tabs.live.film(film, 0.001, 0.5, CARRIED, 1, name, visitor)
+    assert "the annotated video could not be written here" in last[3] and "/" not in last[3] and "annotated-" not in last[3]
+
+
+def test_a_page_closed_in_mid_film_leaves_nothing_and_raises_nothing(
+    tabs: SimpleNamespace, name: str, film: str, visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.live.PREVIEW_EVERY", 0.0)
+    session, films = tabs.sessions.of(visitor), []
+    inner = VideoFile.__init__
+    monkeypatch.setattr(VideoFile, "__init__", lambda self, *args: (films.append(self), inner(self, *args))[1])
+    running = tabs.live.film(film, 0.001, 0.5, CARRIED, 1, name, visitor)
+    next(running)
+    tabs.sessions.end(visitor)
+    assert session.ended
+    running.close()
+    assert films and not films[0].part.exists() and not films[0].path.exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import torch
 from spyolo.cli import run
 from spyolo.data import SAMPLE_CLASSES, DataWarning, DetectionDataset, VOCSet, load_batches
 from spyolo.data.shard_fetching import ShardStore
-from spyolo.data.shards import FORMAT, ShardSet, make_shards
+from spyolo.data.shards import FORMAT, ShardSet, _understood, make_shards
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 from spyolo.shard_order import ShardOrder
@@ -193,17 +194,57 @@ def test_shards_that_are_elsewhere_are_fetched_and_a_few_kept(voc, root, tmp_pat
     here = tmp_path / "here" / "train"
     here.mkdir(parents=True)
     (here / "index.json").write_bytes((root / "train" / "index.json").read_bytes())
-    store = ShardStore(f"pipe:cat {root}/train/{{}}", tmp_path / "kept", kept=2)
+    store = ShardStore(f"pipe:cat {root}/{{}}", tmp_path / "kept", kept=2)
     shards = ShardSet(tmp_path / "here", "train", SAMPLE_CLASSES, store)
     assert not store.folder.exists()
     for i in (0, 6, 12, 15, 3):  # one of each shard, then the first again
         assert np.array_equal(shards.image(i), voc.image(i))
-    assert sorted(p.name for p in store.folder.iterdir()) == ["000002.tar", "000003.tar"]
+    assert sorted(p.name for p in store.folder.iterdir()) == ["train-000002.tar", "train-000003.tar"]
     broken = ShardSet(tmp_path / "here", "train", SAMPLE_CLASSES, ShardStore("pipe:false {}", tmp_path / "other"))
-    with pytest.raises(InputError, match=r"shard 000000.tar cannot be fetched from pipe:false 000000.tar"):
+    with pytest.raises(InputError, match=r"shard train/000000.tar cannot be fetched from pipe:false train/000000.tar"):
         broken.size(0)
     with pytest.raises(InputError, match="does not say where a shard's name goes"):
         ShardStore("https://host/train")
+
+
+def test_splits_whose_shards_have_one_name_are_fetched_apart_and_what_came_short_anew(tmp_path):
+    far = tmp_path / "far"
+    for split, content in (("train", b"a" * 20), ("val", b"b" * 20)):
+        (far / split).mkdir(parents=True)
+        (far / split / "000000.tar").write_bytes(content)
+    store = ShardStore(f"pipe:cat {far}/{{}}", tmp_path / "kept")
+    here = tmp_path / "here"
+
+    def fetched(split: str) -> bytes:
+        return store.path(here / split / "000000.tar", 20, here).read_bytes()
+
+    assert (fetched("train"), fetched("val")) == (b"a" * 20, b"b" * 20)
+    (far / "train" / "000000.tar").write_bytes(b"a" * 7)
+    assert fetched("train") == b"a" * 20  # kept
+    next(store.folder.glob("train*")).unlink()
+    with pytest.raises(InputError, match="has 7 bytes, its index says 20"):
+        fetched("train")
+    (far / "train" / "000000.tar").write_bytes(b"c" * 20)
+    assert fetched("train") == b"c" * 20
+
+
+def test_one_id_in_two_splits_is_refused_where_pictures_are_told_apart_by_it(root, tmp_path):
+    for split in ("one", "two"):
+        shutil.copytree(root / "train", tmp_path / split)
+    shards = ShardSet(tmp_path, "one+two", SAMPLE_CLASSES)
+    with pytest.raises(InputError, match=r"one/000000.tar and .*two/000000.tar both have a picture '000001'; ids must be unique"):
+        shards.index(shards.ids[0])
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"width": 0}, "0 x 40 pixels"), ({"height": 2**40}, "30 x 1099511627776 pixels"),
+    ({"objects": [{"name": "cat", "box": [9, 9, 3, 3], "difficult": False}]}, "a box without area"),
+])  # fmt: skip
+def test_a_description_that_cannot_be_of_a_picture(change, said):
+    told = {"id": "a", "width": 30, "height": 40, "objects": [{"name": "cat", "box": [1, 2, 3, 4], "difficult": False}]}
+    assert _understood(json.dumps(told).encode(), "here")["width"] == 30
+    with pytest.raises(InputError, match=rf"here is spoilt \(ValueError: {said}"):
+        _understood(json.dumps(told | change).encode(), "here")
 
 
 def test_the_command_writes_them_and_a_run_trains_on_them(sample_root, tiny_config, tmp_path, capsys, unadorned):

@@ -156,6 +156,12 @@ def test_best_first_and_no_more_than_asked_for():
     assert postprocess(predictions, ANCHORS, STRIDES, confidence=0.6)[0].scores.tolist() == pytest.approx([0.9, 0.7])
 
 
+def test_as_many_as_asked_for_enter_suppression():
+    predictions = [torch.randn(1, 7, 32, 32, generator=torch.Generator().manual_seed(k)) for k in range(2)]
+    assert len(postprocess(predictions, ANCHORS, STRIDES, nms_iou=1.0, confidence=0.0)[0]) == 100
+    assert 1000 < len(postprocess(predictions, ANCHORS, STRIDES, nms_iou=1.0, confidence=0.0, max_detections=1500)[0]) <= 1500
+
+
 def test_a_suppressed_box_takes_no_one_elses_place():
     """The limit counts what is left after suppression."""
     predictions = neighbours(([0.8, 0.0], [0.9, 0.0]))

@@ -191,16 +191,36 @@ def test_a_detector_measured_twice_gives_the_same_bytes(sample_root, weights, tm
     assert "the letterbox disagrees: the detector was trained at 64 pixels and is measured at 96" in capsys.readouterr().err
 
 
-def other_metrics(path, energy, detector="yolov4_tiny"):
+def other_metrics(path, energy, detector="yolov4_tiny", **protocol):
     """metrics.json of another detector, as far as --compare reads it."""
     row = {"timesteps": 1, "latency_ms": None} | ({} if energy is None else {"energy_mj": energy})
-    path.write_text(json.dumps({"voc10_ap50": 0.5, "protocol": {"detector": detector, "split": "2007:test"}, "anytime": [row]}))
+    protocol = {"detector": detector, "split": "2007:val" if protocol else "2007:test", **protocol}
+    path.write_text(json.dumps({"voc10_ap50": 0.5, "protocol": protocol, "anytime": [row]}))
 
 
 def plain_weights(path, width):
     detector = build_detector("yolov4_tiny", len(SAMPLE_CLASSES), width=width)
     save_weights(path, detector, WeightsInfo(detector.spec, SAMPLE_CLASSES, size=64, timesteps=1))
     return path
+
+
+def test_rows_of_a_picture_that_is_left_out_are_not_in_the_way(devkit, preds, capsys):
+    """Its annotation is broken, which is told; the rest of the file is judged."""
+    (next(devkit.rglob("Annotations")) / "000002.xml").write_text("<annotation>")
+    assert evaluate(devkit, "--predictions", preds, "--json", devkit / "m.json") == 0
+    metrics = json.loads((devkit / "m.json").read_text())
+    assert metrics["protocol"]["pictures"] == 2 and metrics["per_class"]["cat"]["voc10_ap50"] == 1
+    assert "1 x picture left out; first: " in capsys.readouterr().err
+
+
+def test_a_comparison_over_other_pictures_is_told(sample_root, weights, tmp_path, capsys):
+    other_metrics(tmp_path / "other.json", 1.0, pictures=2_508)
+    options = ["--weights", weights, "--workers", 0, "--limit", 1, "--json", tmp_path / "m.json", "--compare", tmp_path / "other.json"]
+    assert evaluate(sample_root, *options, classes=None) == 0
+    assert "other.json was measured on 2,508 pictures, not on these 1" in capsys.readouterr().err
+    other_metrics(tmp_path / "other.json", "much")
+    assert evaluate(sample_root, *options, classes=None) == 2
+    assert "other.json is no metrics.json of a detector (ValueError: could not convert" in capsys.readouterr().err
 
 
 def test_what_train_wrote_cannot_be_compared_with(sample_root, weights, tmp_path, capsys):
@@ -379,6 +399,7 @@ def test_the_stream_score_of_a_plain_network_takes_one_step_and_tells_what_its_f
 
 def test_the_stream_score_is_printed_and_written(sample_root, weights, tmp_path, capsys):
     options = ["--weights", weights, "--stream", "--stream-clips", 1, "--timesteps", 2, "--size", 96, "--out", tmp_path]
+    options += ["--json", tmp_path / "also" / "here.json"]
     assert evaluate(sample_root, *options, classes=None) == 0
     result = json.loads((tmp_path / "stream.json").read_text())
     assert list(result["modes"]) == ["carried, 1 step", "fresh, 1 step", "fresh, 2 steps"]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from spyolo.evaluation.metrics import assess
 from spyolo.evaluation.plots import MOST_POINTS, confusion, detection_plots, f1_at, f1_curve, precision_recall
-from spyolo.evaluation.plots_running import anytime_curve, energy_by_layer, firing_rates
+from spyolo.evaluation.plots_running import anytime_curve, energy_by_layer, energy_plots, firing_rates
 
 
 @pytest.fixture(scope="module")
@@ -110,3 +110,10 @@ def test_classes_named_as_a_column_have_columns_of_their_own():
     rows = f1_curve(result).rows
     assert set(rows[0]) == {"confidence", "all_classes", "confidence (class)", "all_classes (class)"}
     assert [rows[0]["confidence"], rows[-1]["confidence"]] == [0, 1] and len(detection_plots(result)) == 5
+
+
+def test_the_energy_of_a_recording_is_that_of_a_window():
+    table = {"layers": [{"name": "stem.synapse.conv", "part": "synapse", "energy_mj": [0.5, 0.25]}]}
+    for more, what in (({}, "picture"), ({"priced": "window"}, "window")):
+        (plot,) = energy_plots(table | more)
+        assert plot.title == f"Energy of each layer, mJ a {what}" and f"0.75 mJ a {what} in all" in plot.caption

@@ -153,6 +153,31 @@ def test_bad_files_and_foreign_graphs_are_told(tmp_path: Path):
         from_nir(nir.NIRGraph.from_list(nir.Linear(np.eye(2)), nir.LIF(ones, ones, 0 * ones, ones, ones), nir.Linear(np.eye(2))))
 
 
+def test_layers_in_a_ring_are_refused():
+    """Walked on and on, a chain of them would have no end."""
+    ones = np.ones(2)
+    lif = {f"n{k}": nir.LIF(2e-3 * ones, ones, 0 * ones, ones, 0 * ones) for k in range(2)}
+    nodes = {"input": nir.Input(np.array([2])), "output": nir.Output(np.array([2]))}
+    nodes |= {name: nir.Linear(np.eye(2)) for name in "abc"} | lif
+    edges = [("input", "a"), ("a", "n0"), ("n0", "b"), ("b", "n1"), ("n1", "c"), ("c", "n0")]
+    with pytest.raises(InputError, match="node n0: it is behind itself, through other layers"):
+        from_nir(nir.NIRGraph(nodes, edges, type_check=False))
+
+
+@pytest.mark.parametrize("factor", [np.nan, np.inf, 1j])
+def test_weights_that_are_no_numbers_are_refused_by_name(factor: complex):
+    graph = chain(2e-3)
+    graph.nodes["linear"].weight = factor * np.ones((2, 2))
+    with pytest.raises(InputError, match="node linear: its weights must be finite numbers"):
+        from_nir(graph)
+
+
+def test_whole_numbers_are_weights():
+    graph = chain(2e-3)
+    graph.nodes["linear"].weight = np.eye(2, dtype=int)
+    assert from_nir(graph).cells[0].synapse.weight.tolist() == [[1, 0], [0, 1]]
+
+
 def chain(tau: float, dt: Any = 1e-3, readout_tau: float = 2e-3) -> Any:
     """A LIF layer and a leaky readout of two neurons each."""
     ones = np.ones(2)

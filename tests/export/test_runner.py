@@ -27,6 +27,12 @@ def picture() -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((160, 120), Image.Resampling.BICUBIC))
 
 
+def test_a_machine_without_onnxruntime_is_told_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert runner.main([str(tmp_path / "model.onnx"), str(tmp_path / "a.jpg")]) == 2
+    assert "running a model needs onnxruntime: pip install onnxruntime" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("shape", [(375, 500), (500, 333), (40, 30), (20, 300), (64, 64), (3, 700)])
 def test_letterbox_is_the_one_of_training(shape: tuple[int, int]):
     coarse = np.random.default_rng(0).integers(0, 256, (9, 9, 3), dtype=np.uint8)

@@ -18,6 +18,7 @@ from spyolo.neurons import (
     StaticGate,
     SumLinearGate,
     build_gate,
+    dense_cell,
     dense_ltc,
     leaves,
     map_state,
@@ -204,3 +205,14 @@ def test_detached_reset_reaches_the_step():
 
     assert gradient(True) == 0  # it fired: u = 0 whatever the current
     assert gradient(False) != 0
+
+
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_hooks_on_the_recurrent_synapse_are_called_at_each_step(kind):
+    cell, called = dense_cell("ltc", 3, 4, adaptive=False), []
+    getattr(cell.recurrent, f"register_{kind}_hook")(lambda *_: called.append(1))
+    state = None
+    for _ in range(3):
+        z, state = cell(torch.randn(2, 3, requires_grad=True), state)
+    (z.sum() + state.u.sum()).backward()
+    assert len(called) == 3

@@ -218,7 +218,8 @@ def test_hooks_see_every_step():
     """So a watched network, the energy meter's for one, is not run in one go."""
     net = network()
     gate = net.cells[0].unit.gate.linear
-    for module, hook in ((gate, "forward"), (net.readout.linear, "forward"), (net, "forward"), (net, "full_backward")):
+    hooks = ((gate, "forward"), (net.readout.linear, "forward"), (net, "forward"), (net, "full_backward"), (gate, "full_backward_pre"))
+    for module, hook in hooks:
         assert net.can_span
         handle = getattr(module, f"register_{hook}_hook")(lambda *_: None)
         assert not net.can_span

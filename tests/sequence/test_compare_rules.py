@@ -55,6 +55,22 @@ def test_a_comparison_and_the_same_command_again(tmp_path, capsys, monkeypatch):
     assert run("compare_rules", command) == 0
 
 
+def test_minutes_are_those_of_all_runs_together(tmp_path, monkeypatch):
+    """Each of three runs takes two of them; the first is whole before the limit, the second is the one it falls into."""
+    clock = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    learn = SequenceTrainer.learn
+
+    def learned(self, batch):
+        clock[0] += 30.0  # four batches a run
+        return learn(self, batch)
+
+    monkeypatch.setattr(SequenceTrainer, "learn", learned)
+    command = ["--rules", "fptt", "--seeds", "0,1,2", "--max-minutes", "3", "--out", str(tmp_path), *TINY]
+    assert run("compare_rules", command) == 0 and clock == [3 * 60.0 + 30] and not (tmp_path / "comparison.md").exists()
+    assert run("compare_rules", command) == 0 and clock == [6 * 60.0] and (tmp_path / "comparison.md").exists()
+
+
 def test_a_run_of_other_options_is_not_taken_for_one_of_these(tmp_path, capsys):
     command = ["--rules", "fptt", "--seeds", "0", "--out", str(tmp_path), *TINY]
     assert run("compare_rules", command) == 0
@@ -66,7 +82,7 @@ def test_a_run_of_other_options_is_not_taken_for_one_of_these(tmp_path, capsys):
     assert said.count("\n") == 1 and (tmp_path / "fptt-0" / "config.yaml").read_text() == begun
 
 
-def stop_in_the_end(trainer: SequenceTrainer) -> bool:
+def stop_in_the_end(trainer: SequenceTrainer, started: float) -> bool:
     """A `fit` that is told to stop while the run's last evaluation is made."""
     evaluate = trainer.evaluate
 
@@ -103,7 +119,7 @@ def test_the_table_tells_contenders_of_one_rule_apart(tmp_path):
 
 
 def test_traces_that_a_batch_has_no_room_for_are_told_before_anything_is_trained(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(SequenceTrainer, "fit", lambda self: pytest.fail("trained"))
+    monkeypatch.setattr(SequenceTrainer, "fit", lambda *_: pytest.fail("trained"))
     command = ["--rules", "fptt,ostl", "--out", str(tmp_path), *TINY, "--hidden", "64", "--batch", "500"]
     assert run("compare_rules", command) == 2
     assert "ostl: the traces of a batch of 500 need" in capsys.readouterr().err
@@ -111,7 +127,7 @@ def test_traces_that_a_batch_has_no_room_for_are_told_before_anything_is_trained
 
 @pytest.mark.parametrize("wrong", [["--lengths", "1"], ["--rules", "fptt,ottt"], ["--rules", "fptt,fptt:ltc:9"]])
 def test_a_mistake_is_told_before_anything_is_trained(tmp_path, monkeypatch, wrong):
-    monkeypatch.setattr(SequenceTrainer, "fit", lambda self: pytest.fail("trained"))
+    monkeypatch.setattr(SequenceTrainer, "fit", lambda *_: pytest.fail("trained"))
     assert run("compare_rules", ["--rules", "fptt", "--out", str(tmp_path), *TINY, *wrong]) == 2
     assert not list(tmp_path.iterdir())
 
@@ -153,6 +169,7 @@ def test_contenders_that_there_are_not(tmp_path):
     assert "'magic' is not rule, rule:cell" in refused(compare.contenders, ["magic"], config)
     assert "'fptt:ltx'" in refused(compare.contenders, ["fptt:ltx"], config)
     assert "named twice" in refused(compare.contenders, ["fptt", "fptt"], config)
+    assert "fptt:ltc is the same as fptt" in refused(compare.contenders, ["fptt", "bptt", "fptt:ltc"], config)
     assert "parts must be a whole number" in refused(compare.contenders, ["fptt:ltc:many"], config)
 
 

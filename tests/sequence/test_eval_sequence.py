@@ -175,6 +175,46 @@ def test_only_a_better_file_replaces_a_published_one(trainer, shelf, capsys):
     assert publish(trainer.folder.last, "--replace") == 0
 
 
+def test_weights_of_another_task_are_not_replaced_though_a_figure_is_better(tmp_path, trainer, shelf, monkeypatch, capsys):
+    assert publish(trainer.folder.last) == 0
+    tiny = {"task": "adding", "hidden": "4", "batch": 8, "epochs": 1, "parts": 2, "timesteps": 6, "out": str(tmp_path / "adding")}
+    other = SequenceTrainer(SequenceConfig().updated(tiny), quiet=True)
+    assert other.fit()
+    before, inner = (shelf / "manifest.json").read_text(), eval_sequence.measure
+    monkeypatch.setattr(eval_sequence, "measure", lambda *_, **__: pytest.fail("measured"))
+    assert publish(other.folder.last) == 2 and (shelf / "manifest.json").read_text() == before
+    assert "tiny is published weights of smnist, these are of adding; give another name" in capsys.readouterr().err
+    monkeypatch.setattr(eval_sequence, "measure", inner)
+    assert publish(other.folder.last, "--replace") == 0 and read_manifest(shelf)["tiny"].config["task"] == "adding"
+    assert "--weights tiny\n" in (shelf / "tiny.md").read_text()
+
+
+def test_what_another_process_published_meanwhile_is_not_replaced(trainer, shelf, monkeypatch, capsys):
+    """It was judged by what was there before."""
+    inner = eval_sequence.put
+
+    def put(args, *rest):
+        known = read_manifest(shelf).get("tiny")
+        monkeypatch.setattr(eval_sequence, "put", inner)
+        assert publish(trainer.folder.last) == 0
+        monkeypatch.setattr(eval_sequence, "rival_of", lambda *_: known)
+        return inner(args, *rest)
+
+    monkeypatch.setattr(eval_sequence, "put", put)
+    assert publish(trainer.folder.last) == 2
+    assert "tiny was published by another process meanwhile; nothing was replaced: start again" in capsys.readouterr().err
+
+
+def test_the_rule_that_trained_weights_does_not_matter_when_they_are_measured(tmp_path, capsys):
+    tiny = {"rule": "eprop", "cell": "alif", "hidden": "4", "batch": 8, "epochs": 1, "parts": 1, "timesteps": 6}
+    for dtype in ("float32", "float64"):
+        trained = SequenceTrainer(SequenceConfig().updated(tiny | {"dtype": dtype, "out": str(tmp_path / dtype)}), quiet=True)
+        assert trained.fit()
+    assert measured(tmp_path, tmp_path / "float32" / "last.safetensors", "--amp", "bf16")["amp"] == "bf16"
+    assert run("eval_sequence", ["--weights", str(tmp_path / "float64" / "last.safetensors"), "--amp", "bf16"]) == 2
+    assert "--amp bf16 goes with float32, these weights are float64" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -15,6 +15,7 @@ from spyolo.cli import run
 from spyolo.errors import InputError
 from spyolo.learning.window import WindowRule
 from spyolo.sequence.config import SequenceConfig, load_sequence_config, load_sequence_preset
+from spyolo.sequence.objectives import MSE
 from spyolo.sequence.tasks import adding
 from spyolo.sequence.trainer import SequenceTrainer
 from spyolo.tensors import read_tensors, save_tensors
@@ -322,8 +323,8 @@ def test_statistics_are_taken_anew_for_an_average_and_only_for_one(tmp_path):
     data = write_mnist(tmp_path / "mnist", train=8, test=4)
     changes = {"task": "mnist", "data": str(data), "conv": "2c3-p7", "timesteps": 2, "supervise": "every", "parts": 2, "epochs": 1}
     changes |= {"batch": 4, "reads": "output", "recalibrate": 2}
-    for of, taken in (("w", False), ("average", True)):
-        trainer = SequenceTrainer(config(tmp_path / of, weights_of=of, **changes), quiet=True)
+    for of, form, taken in (("w", "feddyn", False), ("average", "feddyn", True), ("w", "reference", True)):
+        trainer = SequenceTrainer(config(tmp_path / f"{of}-{form}", weights_of=of, form=form, **changes), quiet=True)
         assert trainer.fit()
         kept = trainer.network.cells[0].synapse[1].running_mean
         best = read_tensors(trainer.folder.best)[0]["cells.0.synapse.1.running_mean"]
@@ -348,6 +349,24 @@ def test_a_run_goes_on_with_its_own_order_task_and_measure(tmp_path):
     for changes in ({"timesteps": 9}, {"frames_by": "count"}, {"shrink": 2}, {"first_chord": False}):
         with pytest.warns(UserWarning, match=f"{next(iter(changes))}: not as before, so best.safetensors is chosen anew"):
             assert SequenceTrainer(config(tmp_path / "run", test_limit=3, **changes), resume=True, quiet=True).best is None
+
+
+@pytest.mark.parametrize(("first", "then", "said"), [
+    ({"rule": "eprop", "cell": "alif"}, {"feedback": "random"}, "began with feedback 'symmetric', which stays"),
+    ({"task": "smnist"}, {"supervise": "auxiliary"}, "began with supervise 'parts', which stays"),
+    ({"task": "smnist", "supervise": "auxiliary"}, {"supervise": "parts"}, "began with supervise 'auxiliary', which stays"),
+    ({"task": "smnist", "supervise": "auxiliary"}, {"parts": 7}, "began with parts 4, which stays"),
+])  # fmt: skip
+def test_what_a_checkpoint_has_no_state_for_stays(tmp_path, first, then, said):
+    data = {"data": str(write_mnist(tmp_path / "mnist", train=8, test=4)), "batch": 4} if "task" in first else {}
+    start = config(tmp_path / "run", **({"parts": 4 if data else 1, "epochs": 1, "hidden": "4"} | data | first))
+    assert SequenceTrainer(start, quiet=True).fit()
+    assert said in refused(SequenceTrainer, start.updated(then), resume=True)
+    assert SequenceTrainer(start.updated({"parts": 2} if "auxiliary" not in first.values() else {}), resume=True).epoch == 1
+
+
+def test_a_first_figure_that_is_no_number_is_beaten_by_any():
+    assert MSE.better(0.1, float("nan")) and not MSE.better(float("nan"), 0.1) and MSE.better(float("nan"), None)
 
 
 def test_a_run_of_before_gate_bias_could_be_none_goes_on_with_its_network(tmp_path):

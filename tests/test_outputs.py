@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from defusedxml.ElementTree import fromstring
 from PIL import Image
 
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo, save_weights
+from spyolo.checkpoint import WeightsInfo, load_detector, save_weights
 from spyolo.cli import run
 from spyolo.cli.predict import told_apart
 from spyolo.data.annotation import read_annotation
@@ -209,6 +210,19 @@ def test_sigterm_in_a_frame_keeps_the_frames_before_it(
         assert {row["image_id"] for row in json.loads((out / "predictions.json").read_text())} == {"film-000001", "film-000002"}
     else:
         assert not list(out.iterdir())
+
+
+def test_weights_of_one_step_see_every_frame_from_rest_unless_told_otherwise(
+    weights: Path, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    detector, info = load_detector(weights)
+    save_weights(weights, detector, replace(info, timesteps=1))
+    calls, inner = [], Predictor.step
+    monkeypatch.setattr(Predictor, "step", lambda *args, **options: (calls.append(1), inner(*args, **options))[1])
+    for more, carried, told in (((), 0, True), (("--fresh",), 0, False), (("--carry",), 5, False), (("--steps-per-frame", "2"), 5, False)):
+        calls.clear()
+        assert predict(weights, film, tmp_path / "out", "--write", "jsonl", *more) == 0 and len(calls) == carried
+        assert ("every frame is seen from rest (--carry" in capsys.readouterr().err) == told
 
 
 def test_steps_that_a_plain_network_does_not_take_are_told(tmp_path: Path, film: Path, capsys: pytest.CaptureFixture[str]) -> None:

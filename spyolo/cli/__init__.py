@@ -82,6 +82,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def usage(argv: Sequence[str] | None) -> int:
     """What there is to run: asked for, or because what was written is none of it."""
     text = "usage: spyolo COMMAND ...\n\n" + "".join(f"  {name:<16} {about}\n" for name, about in COMMANDS.items())
-    asked = bool(argv) and argv[0] in ("--help", "-h")
+    asked = list(argv or ()) in (["--help"], ["-h"])
     print(text + "\n`spyolo COMMAND --help` tells more.", file=sys.stdout if asked else sys.stderr, flush=True)
     return 0 if asked else 2

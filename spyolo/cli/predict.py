@@ -8,7 +8,8 @@
     tools/predict.py --weights runs/voc/best.safetensors --source rtsp://10.0.0.7/door
 
 Pictures are shown for T steps each, from rest. A video, a camera or a network stream is shown one step a frame and the neurons' state is
-carried over (--fresh: T steps a frame, from rest); of a camera or stream the newest frame is taken, older ones are dropped. Ctrl-C, or
+carried over (--fresh: T steps a frame, from rest; so are weights that were trained with one step, which never learned what to do with a
+state, unless --carry is given); of a camera or stream the newest frame is taken, older ones are dropped. Ctrl-C, or
 SIGTERM, ends it and keeps what was written.
 
 The folder --out gets what --write names: `pictures` (with their boxes: same name, .jpg; or the annotated video), `coco` (predictions.json,
@@ -53,7 +54,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     p.add_argument("--timesteps", type=int, help="steps a picture is shown, or with --fresh a frame [as trained]")
     p.add_argument("--steps-per-frame", type=int, default=1, help="steps each frame of a video or stream is shown [%(default)s]")
-    p.add_argument("--fresh", action="store_true", help="no state carried over: every frame is a picture of its own")
+    state = p.add_mutually_exclusive_group()
+    state.add_argument("--fresh", action="store_true", help="no state carried over: every frame is a picture of its own")
+    state.add_argument("--carry", action="store_true", help="state carried over, also with weights that were trained with one step")
     bad = "on a state that is not finite: stop, or start anew from rest and count it"
     p.add_argument("--nonfinite", choices=("stop", "restart"), default="stop", help=f"{bad} [%(default)s]")
     p.add_argument("--frames", type=int, help="stop a video or stream after so many frames")
@@ -86,7 +89,7 @@ def check_fits(args: argparse.Namespace, source: Source) -> None:
     """Raises InputError for options that this kind of source has no use for."""
     default_of = parser().get_default
     if source.kind == "pictures":
-        moving = ("frames", "fresh", "steps_per_frame", "nonfinite", "video_format")
+        moving = ("frames", "fresh", "carry", "steps_per_frame", "nonfinite", "video_format")
         refuse_unread(args, moving, default_of, "for a video, camera or stream; pictures are shown --timesteps steps each, from rest")
         return
     if args.fresh:
@@ -154,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.weights, timesteps=args.timesteps, size=args.size, confidence=args.confidence, nms_iou=args.nms_iou, vote_iou=args.vote_iou,
         device=choose_device(args.device), amp=args.amp, fast=args.fast, settle=args.settle,
     )  # fmt: skip
+    args.fresh = args.fresh or (source.kind != "pictures" and better_fresh(args, predictor))
     for option, asked in (("--timesteps", args.timesteps or 1), ("--steps-per-frame", args.steps_per_frame)):
         if predictor.detector.steps_of(asked) != asked:
             print(f"{option} {asked} is not read: a plain network takes one step", file=sys.stderr)
@@ -165,6 +169,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         bad = on_pictures(source.pictures, predictor, writers)
     print(f"{writers.pictures} picture(s), {writers.boxes} box(es) -> {writers.out}" + (f"; {bad} left out" if bad else ""))
     return 1 if bad else 0
+
+
+def better_fresh(args: argparse.Namespace, predictor: Predictor) -> bool:
+    """Whether frames are seen from rest unasked, which is told: a state is of no use to weights that were trained with one step."""
+    if args.carry or args.steps_per_frame > 1 or not predictor.detector.spiking or predictor.info.timesteps > 1:
+        return False
+    print("these weights were trained with one step: every frame is seen from rest (--carry: with the state carried over)", file=sys.stderr)
+    return True
 
 
 def on_pictures(pictures: Sequence[Path], predictor: Predictor, writers: Writers) -> int:

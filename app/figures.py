@@ -19,6 +19,7 @@ from .insight import Sight, Trace
 
 INK = "#8a8f98"  # readable on white and on near-black
 TALL = 220  # pixels, a picture of the strip
+WIDEST = 4  # times as wide as tall, at most
 
 
 def zoom_of(image: np.ndarray, least: int = 640) -> float:
@@ -49,8 +50,9 @@ def figure(width: float, height: float) -> tuple[Figure, Any]:
 
 def strip(sight: Sight, classes: Sequence[str]) -> list[tuple[np.ndarray, str]]:
     """The picture with the boxes found after each time step, with captions."""
-    scale = TALL / sight.image.shape[0]
-    small = resize(sight.image, max(1, round(sight.image.shape[1] * scale)), TALL)
+    height, width = sight.image.shape[:2]
+    scale = min(TALL / height, WIDEST * TALL / width)  # a very flat picture would be thousands of pixels wide
+    small = resize(sight.image, max(1, round(width * scale)), max(1, round(height * scale)))
     return [
         (draw_boxes(small, d.boxes * scale, d.labels, classes), f"step {t}: {len(d)} box{'' if len(d) == 1 else 'es'}")
         for t, d in enumerate(sight.steps, 1)

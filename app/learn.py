@@ -29,6 +29,7 @@ from .sessions import Session, Sessions
 
 LARGEST = 800  # pixels, a side
 MOST_ROUNDS = 40
+MOST_BOXES = 100  # a picture
 WAITING = "Waiting for its turn: one visitor learns at a time."
 MOST_SAVED = 50  # copies in the folder for them
 MARKUP = set("<>[]()!`*|#\\&$")  # what a page takes for more than text: names are shown to everybody
@@ -165,6 +166,8 @@ class LearnTab:
         desk.corner = None
         if min(x2 - x1, y2 - y1) < 4:
             return "⚠️ That box is too small; click two opposite corners."
+        if len(page.boxes) >= MOST_BOXES:
+            raise InputError(f"a picture takes at most {MOST_BOXES} boxes")
         page.boxes.append((x1, y1, x2, y2))
         page.names.append(name)
         count = sum(len(p.boxes) for p in desk.pages)
@@ -235,6 +238,8 @@ class LearnTab:
                 raise InputError("it is still learning")
             if desk.lesson is None or not desk.marks:
                 raise InputError("nothing to undo")
+            if not desk.lesson.can_go_back_to(desk.marks[-1]):
+                raise InputError("that is too long ago to undo; Start over begins anew")
             mark = desk.marks.pop()
             while desk.lesson.depth > mark:
                 desk.lesson.undo()

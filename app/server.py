@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from .page import CSS, theme
 
 MAX_UPLOAD = "200mb"
-FETCHING = ("/gradio_api/file=http", "/gradio_api/proxy=", "/gradio_api/run-history", "/file=http", "/proxy=")
+FETCHING = tuple(f"{root}{way}" for root in ("/gradio_api", "") for way in ("/file=http", "/file/http", "/proxy=", "/run-history"))
 
 
 class NothingFetched:
@@ -22,7 +22,7 @@ class NothingFetched:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(FETCHING):
+        if scope["type"] == "http" and scope["path"].lower().startswith(FETCHING):
             await PlainTextResponse("nothing is fetched from elsewhere here", 403)(scope, receive, send)
             return
         await self.app(scope, receive, send)

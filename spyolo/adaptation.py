@@ -33,6 +33,7 @@ from spyolo.neurons import detach
 
 Example = tuple[np.ndarray, Objects]  # RGB uint8 [H, W, 3], and its objects in its own pixels
 MAX_EXAMPLES = 16
+MAX_NEW, MAX_PAST = 20, 40  # new names a lesson, changes it can go back by
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,9 @@ class Lesson:
     ) -> None:
         self.detector, self.info = copy.deepcopy(detector).eval(), info
         self.last_layers, self.lr, self.alpha = last_layers, lr, alpha
-        self.updates = 0
+        self.updates, self._known = 0, len(info.classes)
         self._past: list[_Moment] = []
+        self._forgotten = 0  # moments too old to go back to
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -80,13 +82,15 @@ class Lesson:
         """Teach the head a new name; returns its label. A name it knows is only looked up.
 
         Raises:
-            InputError: an empty or overlong name.
+            InputError: an empty or overlong name, or more new ones than a lesson takes.
         """
         name = name.strip()
         if name in self.classes:
             return self.classes.index(name)
         if not 0 < len(name) <= 40:
             raise InputError("a class name has 1 to 40 characters")
+        if len(self.classes) - self._known >= MAX_NEW:
+            raise InputError(f"a lesson teaches at most {MAX_NEW} new names")
         self._remember()
         self.detector = with_more_classes(self.detector, 1)
         self.info = replace(self.info, spec=self.detector.spec, classes=(*self.classes, name))
@@ -122,8 +126,12 @@ class Lesson:
 
     @property
     def depth(self) -> int:
-        """How many times `undo` can be called."""
-        return len(self._past)
+        """How many changes it is away from the first weights; `undo` goes back by one, for the last MAX_PAST."""
+        return self._forgotten + len(self._past)
+
+    def can_go_back_to(self, depth: int) -> bool:
+        """Whether `undo` leads to a `depth` of before."""
+        return depth >= self._forgotten
 
     def undo(self) -> bool:
         """Back to before the last `learn` or `add_class`; False when there is nothing to take back."""
@@ -149,6 +157,9 @@ class Lesson:
         changing = ("heads.", "neck.fine.", "neck.coarse.") if self.last_layers else ("heads.",)
         weights = {k: v.clone() for k, v in self.detector.state_dict().items() if k.startswith(changing)}
         self._past.append(_Moment(self.detector.spec, self.classes, weights, self.updates))
+        if len(self._past) > MAX_PAST:
+            del self._past[0]
+            self._forgotten += 1
 
     def _check_labels(self, examples: Sequence[Example]) -> None:
         known = len(self.classes)

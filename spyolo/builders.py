@@ -92,11 +92,14 @@ def augmentation(config: Config) -> AugmentSettings:
     )  # fmt: skip
 
 
-def epoch_order(config: Config, voc: Any, count: int, epoch: int, first: int = 0, peers: Peers = ALONE) -> EpochOrder:
-    """The batches of an epoch from the `first` on: shards in an order that reads each once, anything else in any order."""
-    if isinstance(voc, ShardSet) and not config.limit:
-        return ShardOrder(voc.starts.tolist(), config.batch, config.seed, epoch, first, lanes=config.lanes, peers=peers)
-    return EpochOrder(count, config.batch, config.seed, epoch, first, peers=peers)
+def epoch_order(
+    config: Config, voc: Any, count: int, epoch: int, first: int = 0, most: int = 0, peers: Peers = ALONE
+) -> EpochOrder:  # fmt: skip
+    """The batches of an epoch from the `first` on, `most` at most (0: all): shards in an order that reads each once, anything else in any
+    order."""
+    if isinstance(voc, ShardSet) and voc.whole:
+        return ShardOrder(voc.starts.tolist(), config.batch, config.seed, epoch, first, most=most, lanes=config.lanes, peers=peers)
+    return EpochOrder(count, config.batch, config.seed, epoch, first, most, peers=peers)
 
 
 def validation_set(config: Config, limit: int = 0) -> Any:
@@ -110,7 +113,7 @@ def calibration_batches(config: Config, workers: int, voc: Any = None, peers: Pe
     voc = voc or training_pictures(config)
     events = isinstance(voc, EventSet)
     dataset = EventClips(voc, config.size, config.timesteps, "eval") if events else DetectionDataset(voc, config.size, "eval")
-    order = EpochOrder(len(dataset), config.batch, config.seed, 0, most=config.recalibrate, peers=peers)
+    order = epoch_order(config, voc, len(dataset), 0, most=config.recalibrate, peers=peers)
     return load_batches(dataset, workers, batch_sampler=order)
 
 

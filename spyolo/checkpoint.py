@@ -73,10 +73,12 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     return WeightsInfo(spec, classes, size, timesteps, metrics, notes, vote_iou)
 
 
-def epoch_of(path: str | Path) -> int:
-    """After how many epochs a run wrote a weights file; -1 where it does not say. Raises InputError: as `load_tensors`."""
-    metadata = load_tensors(path)[1]
-    return int(info_from_metadata(metadata, path).notes.get("epoch", -1))
+def is_of_epoch(path: str | Path, epoch: int) -> bool:
+    """Whether there is a weights file that a run wrote after so many epochs. One that cannot be read is none: it may be written anew."""
+    try:
+        return bool(info_from_metadata(load_tensors(path)[1], path).notes.get("epoch") == epoch)
+    except InputError:
+        return False
 
 
 def checked_field(metadata: Mapping[str, str], name: str, path: str | Path, read: Callable[[Any], T]) -> T:

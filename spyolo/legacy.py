@@ -116,7 +116,10 @@ def described(tensors: Mapping[str, Tensor], reference: bool, path: str | Path, 
     except (KeyError, IndexError) as error:
         raise InputError(f"{path}: {error} is missing or no convolution's; neither ours nor the SPYv4 reference's weights") from None
     options = {"width": width, "in_channels": in_channels} | options
-    spec = detector_spec("spyv4" if reference else name, 1, **options)
+    try:
+        spec = detector_spec("spyv4" if reference else name, 1, **options)
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
     if reference:
         spec = replace(spec, masks=REFERENCE_MASKS, units=replace(spec.units, start="uniform"))
     anchors = len(spec.masks[0])

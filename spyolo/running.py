@@ -23,10 +23,12 @@ def choose_device(name: str, peers: Peers = ALONE) -> torch.device:
     """`auto` is CUDA where there is one; of several processes on a machine each takes a GPU of its own.
 
     Raises:
-        InputError: a device this machine or torch does not have.
+        InputError: a device this machine or torch does not have, or one GPU for several processes.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if peers.local_world > 1 and name.startswith("cuda:"):
+        peers.refuse(f"device {name} is one GPU, for {peers.local_world} processes: give cuda, and each takes its own")
     if peers.world > 1 and name == "cuda":
         name = f"cuda:{peers.local_rank}"
     try:

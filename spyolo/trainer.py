@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from spyolo import builders, engine, recordings
 from spyolo.boxes import Detections
-from spyolo.checkpoint import WeightsInfo, epoch_of, info_to_metadata, initialise, other_classes, save_weights
+from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, is_of_epoch, other_classes, save_weights
 from spyolo.config import Config
 from spyolo.data import load_batches
 from spyolo.distributed import ALONE, Peers, synchronised
@@ -37,10 +37,10 @@ from spyolo.run_folder import Row, RunFolder
 from spyolo.running import build_optimizer, choose_device, cosine_rate, evaluated, stop_on_signals
 from spyolo.tensors import save_tensors, under
 
-ORDER = ("seed", "batch", "limit", "train", "lanes", "window_ms")  # decide which pictures an epoch shows when
+ORDER = ("seed", "batch", "limit", "train", "lanes", "window_ms", "source")  # decide which pictures an epoch shows when
 MEASURE = (  # decide what a score is of: one of other pictures, weights or ways of reading them is no rival
     "val", "val_limit", "eval_limit", "weights_of", "size", "timesteps", "recalibrate", "amp", "confidence", "nms_iou", "max_detections",
-    "vote_iou", "window_ms",
+    "vote_iou", "window_ms", "source", "freeze_norms",
 )  # fmt: skip
 METERS = ("loss", "box", "objectness", "classes", "firing_rate")
 
@@ -61,6 +61,7 @@ class Trainer:
     def __init__(self, config: Config, *, resume: bool = False, quiet: bool = False, peers: Peers = ALONE) -> None:
         self.config, self.quiet, self.peers = config, quiet or not peers.first, peers
         self.folder = RunFolder(config.out)
+        self.found = self.folder.stamp()  # before it is read: what is saved here from now on is another's. Of use on the first process only
         self.device = choose_device(config.device, peers)
         self.amp = peers.first_does(lambda: choose_amp(config.amp, self.device))
         holds = peers.first_does(lambda: self.folder.has_checkpoint)
@@ -104,9 +105,9 @@ class Trainer:
         self.skipped = 0  # batches of the epoch left out
         self.watch = Watch(self.detector, self.rule.weights, skip=config.nonfinite == "skip", peers=peers, memory=self.remembered())
         self.recent: deque[list[str]] = deque(maxlen=config.check_every)  # ids of the batches since the last look
-        self.stopping = False
+        self.stopping = False  # a signal reached this process, at any moment
+        self.stopped = False  # all processes have agreed to stop: they go by this alone, or one would leave and the others wait for it
         self.seconds = 0.0
-        self.found = self.folder.stamp()  # before it is read: what is saved here from now on is another's. Of use on the first process only
         if resume:
             self.load()
 
@@ -118,20 +119,20 @@ class Trainer:
         with ExitStack() as stack:
             self.peers.first_does(lambda: self.take_folder(stack))
             stack.enter_context(stop_on_signals(self))
-            while self.epoch < self.config.epochs and not self.stopping:
+            while self.epoch < self.config.epochs and not self.stopped:
                 self.run_epoch()
                 if self.batch < self.per_epoch:
                     break
                 self.end_epoch()
-                self.stopping = self.peers.agree([self.stopping], self.device)[0]  # a signal may have reached one of them alone
-            if self.epoch >= self.config.epochs and not self.stopping:
+                self.stopped = self.stopped or self.peers.agree([self.stopping], self.device)[0]
+            if self.epoch >= self.config.epochs and not self.stopped:
                 self.end_early()
         return self.epoch >= self.config.epochs
 
     def end_early(self) -> None:
         """Resumed with fewer epochs than it was meant to have, or with another measure, a run may end at an epoch that was not evaluated,
         or not so: evaluate it now."""
-        final = self.peers.first_does(lambda: self.folder.final.is_file() and epoch_of(self.folder.final) == self.epoch)
+        final = self.peers.first_does(lambda: is_of_epoch(self.folder.final, self.epoch))
         if "voc10_ap50" not in self.history[-1] or self.measure_anew or not final:
             self.history[-1] |= self.scores()
             if self.peers.first:
@@ -171,7 +172,7 @@ class Trainer:
                 self.seconds, began = self.seconds + time.monotonic() - began, time.monotonic()
                 self.save()
             if stop:
-                self.stopping = True
+                self.stopped = True
                 break
         bar.close()
         self.seconds += time.monotonic() - began
@@ -234,7 +235,7 @@ class Trainer:
         if self.epoch >= self.config.epochs - self.config.plain_epochs and self.train_set.preset == "mosaic":
             self.train_set = builders.training_set(self.config, self.train_set.voc, "train")
         self.train_set.set_epoch(self.epoch)
-        order = builders.epoch_order(self.config, self.train_set.voc, len(self.train_set), self.epoch, self.batch, self.peers)
+        order = builders.epoch_order(self.config, self.train_set.voc, len(self.train_set), self.epoch, self.batch, peers=self.peers)
         return load_batches(self.train_set, self.workers, batch_sampler=order, pin_memory=self.device.type == "cuda")
 
     def set_rates(self) -> None:
@@ -280,7 +281,8 @@ class Trainer:
 
     def evaluated_weights(self) -> AbstractContextManager[None]:
         """Inside, the detector holds the weights that are evaluated, with norm statistics taken for them over the T in use."""
-        chosen = {"w": self.rule.weights, "average": self.rule.average, "ema": self.ema.average}[self.config.weights_of]
+        ema = self.ema.average if self.config.ema else self.rule.weights  # form `reference` moves these after the last update
+        chosen = {"w": self.rule.weights, "average": self.rule.average, "ema": ema}[self.config.weights_of]
         return evaluated(self.detector, self.rule.weights, chosen, self.retake_statistics)
 
     def retake_statistics(self) -> None:
@@ -339,11 +341,12 @@ class Trainer:
     def load(self) -> None:
         """Take up the run where its last checkpoint left it."""
         tensors, metadata = self.peers.first_does(self.folder.load_last)
+        order = (*ORDER, "timesteps") if self.config.source == "events" else ORDER  # how long clips are decides which there are
         with taking_up(self.folder.last):
             position, history, kept = (json.loads(metadata[k]) for k in ("position", "history", "config"))
             check_same_run(
                 self.folder.last, position, kept, self.config, self.per_epoch,
-                anew="to go on with another, start a new run with --init", order=ORDER,
+                anew="to go on with another, start a new run with --init", order=order,
             )  # fmt: skip
             self.check_classes(tuple(json.loads(metadata["classes"])))
             check_same_network(self.folder.last, json.loads(metadata["spec"]), dataclasses.asdict(self.detector.spec))

@@ -164,3 +164,20 @@ def test_a_lesson_that_is_refused_leaves_nothing_to_undo(
     with pytest.raises(InputError, match=told):
         next(lesson.learn([(np.zeros(shape, np.uint8), objects)]))
     assert lesson.depth == 0
+
+
+def test_what_a_lesson_takes_and_remembers_has_an_end(
+    model: tuple[SpikingYOLO, WeightsInfo], example: tuple[np.ndarray, Objects], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A visitor who goes on pressing Learn would fill the memory of the demo."""
+    monkeypatch.setattr("spyolo.adaptation.MAX_PAST", 3)
+    monkeypatch.setattr("spyolo.adaptation.MAX_NEW", 2)
+    lesson = Lesson(*model)
+    for k in range(2):
+        lesson.add_class(f"new {k}")
+    with pytest.raises(InputError, match="a lesson teaches at most 2 new names"):
+        lesson.add_class("one more")
+    for _ in range(3):
+        list(lesson.learn([example], rounds=1))
+    assert lesson.depth == 5 and not lesson.can_go_back_to(1) and lesson.can_go_back_to(2)
+    assert [lesson.undo() for _ in range(4)] == [True, True, True, False] and lesson.depth == 2

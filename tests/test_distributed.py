@@ -33,7 +33,7 @@ from spyolo.learning import BPTT, FPTT
 from spyolo.neurons import norms
 from spyolo.resuming import holds_this_run
 from spyolo.run_folder import RunFolder
-from spyolo.running import EpochOrder
+from spyolo.running import EpochOrder, choose_device
 from spyolo.scaling import Batch as CostOfBatch
 from spyolo.scaling import Network, allreduce_seconds, batch_seconds, efficiency
 from spyolo.trainer import Trainer
@@ -445,3 +445,8 @@ def test_the_model_of_the_cost_says_what_rings_and_trees_do():
     online, once = (CostOfBatch(compute=0.1, updates=k, gradient=24e6) for k in (8, 1))
     assert batch_seconds(online, 1, tree) == 0.1 and efficiency(once, 64, tree) > efficiency(online, 64, tree) > 0
     assert batch_seconds(online, 64, tree) - batch_seconds(once, 64, tree) == pytest.approx(7 * allreduce_seconds(24e6, 64, tree))
+
+
+def test_one_gpu_is_not_for_several_processes():
+    with pytest.raises(InputError, match="device cuda:1 is one GPU, for 2 processes: give cuda, and each takes its own"):
+        choose_device("cuda:1", Peers(0, 2, 0, 2))

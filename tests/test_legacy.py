@@ -168,6 +168,20 @@ def having(name: str, tensor: Tensor):
     return lambda theirs: theirs.update({f"network.{name}": tensor})
 
 
+def test_a_width_of_nothing_is_one_line(tmp_path, capsys):
+    tensors = detector().state_dict()
+    for name, shape in (("backbone.conv1.synapse.conv.weight", (0, 3, 3, 3)), ("backbone.conv2.synapse.conv.weight", (0, 0, 3, 3))):
+        tensors[name] = torch.ones(shape)
+    torch.save(tensors, tmp_path / "w.pth")
+    assert "width must be positive" in refused(capsys, tmp_path / "w.pth")
+
+
+def test_the_detector_of_a_reference_s_file_cannot_be_chosen(tmp_path, capsys):
+    torch.save(as_reference(detector()), tmp_path / "w.pth")
+    assert convert(tmp_path / "w.pth", tmp_path / "w.safetensors", "--detector", "yolov4_tiny") == 2
+    assert "--detector: the reference's weights are of spyv4" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

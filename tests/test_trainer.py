@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from spyolo import engine
-from spyolo.checkpoint import WeightsInfo, epoch_of, load_detector, load_tensors, save_weights
+from spyolo.checkpoint import WeightsInfo, is_of_epoch, load_detector, load_tensors, save_weights
 from spyolo.config import Config, load_config
 from spyolo.data import SAMPLE_CLASSES
 from spyolo.detection import LossParts, build_detector
@@ -385,7 +385,29 @@ def test_a_run_that_ends_at_an_epoch_that_was_evaluated_leaves_its_final_weights
     trainer.end_epoch = lambda: (end(), setattr(trainer, "stopping", True))  # type: ignore[method-assign]
     assert not trainer.fit() and not trainer.folder.final.exists()
     for epochs in (1, 2):  # longer again: what it ended with before is not its end any more
-        assert resumed(config, epochs=epochs).fit() and epoch_of(trainer.folder.final) == epochs
+        assert resumed(config, epochs=epochs).fit() and is_of_epoch(trainer.folder.final, epochs)
+
+
+def test_a_signal_that_comes_while_processes_agree_is_not_lost(tiny_config):
+    """At an epoch's end all but the first wait there, for as long as a checkpoint takes."""
+
+    class Asked(Peers):
+        def agree(self, flags, device):
+            agreed = super().agree(flags, device)
+            if len(flags) == 1 and trainer.batch == 0:  # the question at an epoch's end
+                trainer.stopping = True
+            return agreed
+
+    trainer = Trainer(tiny_config(**SHORT | {"epochs": 3, "timesteps": 1}), quiet=True, peers=Asked())
+    assert not trainer.fit() and (trainer.epoch, trainer.batch) == (1, 1)
+
+
+def test_final_weights_that_cannot_be_read_are_written_anew(tiny_config):
+    config = tiny_config(**SHORT | {"epochs": 1, "timesteps": 1})
+    trainer = Trainer(config, quiet=True)
+    assert trainer.fit()
+    trainer.folder.final.write_bytes(b"spoilt")
+    assert resumed(config).fit() and is_of_epoch(trainer.folder.final, 1)
 
 
 def test_a_run_does_not_end_in_the_middle_of_an_epoch(tiny_config):
@@ -541,7 +563,7 @@ def test_a_loss_that_is_not_finite_is_told_and_not_saved(tiny_config):
     [
         ({"optimizer": "sgd"}, "is of optimizer adamw; to go on with another, start a new run with --init"),
         ({"rule": "bptt"}, "is of rule fptt"),
-        ({"batch": 4}, "stands at batch 2 of 4 in its epoch; seed, batch, limit, train, lanes and window_ms can be changed"),
+        ({"batch": 4}, "stands at batch 2 of 4 in its epoch; seed, batch, limit, train, lanes, window_ms and source can be changed"),
         ({"seed": 1}, "stands at batch 2 of 4 in its epoch; seed, batch"),  # another order: pictures twice, or never
         ({"train": "2007:val", "limit": 9}, "stands at batch 2 of 4 in its epoch; seed, batch"),
         ({"width": 1}, "is of a detector with width "),

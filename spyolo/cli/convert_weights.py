@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spyolo.cli.options import Parser
+from spyolo.cli.options import Parser, refuse_unread
 from spyolo.errors import InputError
 from spyolo.ranges import SIZES, STEPS, check_whole
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     tensors = read_pth(args.source)
     count, reference = len(tensors), is_reference(tensors)
     if reference:
+        refuse_unread(args, ("detector",), parser().get_default, "the reference's weights are of spyv4")
         tensors = from_reference(tensors, args.source)
     spec = described(tensors, reference, args.source, args.detector)
     classes = parse_classes(args.classes)

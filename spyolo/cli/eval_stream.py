@@ -60,14 +60,12 @@ def stream_score(args: argparse.Namespace) -> int:
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
     from spyolo.evaluation.video import PseudoVideo
-    from spyolo.neurons import choose_amp
     from spyolo.running import choose_device
 
     detector, info = load_detector(args.weights, weights=args.weights_of)
     check_pictures(detector.spec, args.weights, WHY_PICTURES)
     voc, notes = open_set(args, info.classes)
     device, size = choose_device(args.device), args.size or info.size
-    args.amp = choose_amp(args.amp, device)
     notes += told_of_input(info, size) + told_of_norms(args.weights_of)
     asked = int(args.timesteps or info.timesteps)
     steps = detector.steps_of(asked)

@@ -14,6 +14,7 @@ from spyolo.errors import InputError
 from spyolo.files import one_line, read_limited, write_whole
 
 MOST_BYTES = 16 << 20
+MOST_NAME = 100  # letters of a class
 MOST_PIXELS = 1 << 20  # of a side that a file may claim
 
 
@@ -60,7 +61,7 @@ def read_annotation(path: Path) -> Annotation:
 def _thing(node: Element) -> Thing:
     corners = [_number(node.findtext(f"bndbox/{key}")) for key in ("xmin", "ymin", "xmax", "ymax")]
     difficult = _number(node.findtext("difficult")) == 1
-    name = one_line(node.findtext("name") or "", 100)
+    name = one_line(node.findtext("name") or "", MOST_NAME)
     if not all(map(math.isfinite, corners)):
         return Thing(name, None, difficult)
     xmin, ymin, xmax, ymax = corners

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from spyolo.data.annotation import Annotation, Thing, annotation_xml
+from spyolo.data.annotation import MOST_NAME, Annotation, Thing, annotation_xml
 from spyolo.data.classes import VOC_CLASSES, scan_classes
-from spyolo.data.splits import leaves_folder
-from spyolo.data.voc import VOCSet
+from spyolo.data.splits import MOST_LETTERS, leaves_folder
+from spyolo.data.voc import SUFFIXES, VOCSet
 from spyolo.errors import InputError
-from spyolo.files import make_folder, replace_file, write_whole
+from spyolo.files import make_folder, one_line, replace_file, shortened, write_whole
 
 Pictures = Literal["copy", "link", "none"]
 PICTURES = ("copy", "link", "none")
@@ -68,8 +68,12 @@ def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2
     if image_set.exists():
         raise InputError(f"{image_set} exists; give another --out or --name")
     for entry in collection.entries:
-        if re.search(r"\s(-1|0|1)$|[/\\\n]", entry.image_id) or entry.image_id != entry.image_id.strip():
-            raise InputError(f"{entry.picture}: {entry.image_id!r} cannot stand in an image set; rename the picture")
+        if not _stands_in_a_set(entry.image_id):
+            raise InputError(f"{entry.picture}: {shortened(entry.image_id)} cannot stand in an image set; rename the picture")
+        bad = next((thing.name for thing in entry.things if not _stands_in_xml(thing.name)), None)
+        if bad is not None:
+            raise InputError(f"{entry.picture}: {shortened(bad)} cannot stand in an annotation as the name of a class; rename the class")
+    other_endings_refused(collection, pictures)
     places = [picture_place(entry, folder / "JPEGImages", pictures) for entry in collection.entries]
     for entry in collection.entries:
         _other_annotation_refused(entry, folder)
@@ -77,6 +81,17 @@ def write_voc(collection: Collection, out: str | Path, name: str, year: str = "2
         bring_picture(entry, place, pictures)
         write_whole(_annotation_path(entry, folder), _annotation(entry, folder))
     return write_whole(image_set, "".join(f"{entry.image_id}\n" for entry in collection.entries))  # last: a broken run leaves no image set
+
+
+def _stands_in_a_set(image_id: str) -> bool:
+    """Whether `read_image_set` gives the id back."""
+    one_line_of_it = image_id.splitlines() == [image_id] and image_id == image_id.strip() and len(image_id) <= MOST_LETTERS
+    return one_line_of_it and image_id.isprintable() and not re.search(r"\s(-1|0|1)$|[/\\]", image_id)
+
+
+def _stands_in_xml(name: str) -> bool:
+    """Whether `read_annotation` gives the name back."""
+    return bool(name) and name.isprintable() and one_line(name, MOST_NAME) == name
 
 
 def _annotation_path(entry: Entry, folder: Path) -> Path:
@@ -100,6 +115,13 @@ def _other_annotation_refused(entry: Entry, folder: Path) -> None:
 
 def _picture_name(entry: Entry) -> str:
     return f"{entry.image_id}{entry.picture.suffix or '.jpg'}"
+
+
+def other_endings_refused(collection: Collection, pictures: Pictures) -> None:
+    """Raises InputError where a picture would not be found again: VOC and YOLO folders do not say how their pictures end."""
+    for entry in collection.entries if pictures != "none" else []:
+        if Path(_picture_name(entry)).suffix not in SUFFIXES:
+            raise InputError(f"{entry.picture}: endings that are found again are {', '.join(SUFFIXES)}; convert or rename the picture")
 
 
 def picture_place(entry: Entry, folder: Path, pictures: Pictures) -> Path:

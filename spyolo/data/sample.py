@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,7 +16,7 @@ from spyolo.data.annotation import write_annotation
 from spyolo.data.sample_drawing import SAMPLE_CLASSES, draw_picture
 from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
-from spyolo.files import make_folder, write_whole
+from spyolo.files import held, make_folder, write_whole
 
 MADE_BY = "spyolo make_sample"
 DRAWING = 3  # raise when the pictures change, so that older folders are drawn again
@@ -29,7 +30,8 @@ def make_sample(out: str | Path, pictures: int = 400, seed: int = 0, progress: b
     is drawn anew.
 
     Raises:
-        InputError: fewer than 5 pictures asked for, a VOC2007 folder that this function did not make, or one that cannot be made.
+        InputError: fewer than 5 pictures asked for, another process that draws there, a VOC2007 folder that this function did not make, or
+            one that cannot be made.
     """
     if pictures < HELD_OUT:
         raise InputError(f"{pictures} pictures are too few; ask for {HELD_OUT} or more, so that one is held out")
@@ -39,6 +41,14 @@ def make_sample(out: str | Path, pictures: int = 400, seed: int = 0, progress: b
     if _complete(folder, stamp, told):
         return Path(out)
     make_folder(folder.parent)
+    with held(folder.parent):  # two processes would draw into, and delete, each other's
+        if not _complete(folder, stamp, told):
+            _draw(folder, stamp, told, progress)
+    return Path(out)
+
+
+def _draw(folder: Path, stamp: Path, told: dict[str, Any], progress: bool) -> None:
+    """The whole set, in place of an older one of ours."""
     if folder.exists():
         if not _ours(stamp):
             raise InputError(f"{folder} exists and is no sample set; give another --out, so that nothing of yours is overwritten")
@@ -47,13 +57,12 @@ def make_sample(out: str | Path, pictures: int = 400, seed: int = 0, progress: b
         make_folder(folder / name)
     write_whole(stamp, json.dumps({**told, "files": None}).encode())  # marks an unfinished set as ours
     present = {
-        f"{k + 1:06d}": _write_picture(folder, f"{k + 1:06d}", np.random.default_rng([seed, k]))
-        for k in tqdm(range(pictures), desc="drawing the sample set", unit="picture", mininterval=0.5, disable=not progress)
+        f"{k + 1:06d}": _write_picture(folder, f"{k + 1:06d}", np.random.default_rng([told["seed"], k]))
+        for k in tqdm(range(told["pictures"]), desc="drawing the sample set", unit="picture", mininterval=0.5, disable=not progress)
     }
     _write_image_sets(folder, present)
     files = {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*.*")) if path != stamp}
     write_whole(stamp, json.dumps({**told, "files": files}, indent=0).encode())
-    return Path(out)
 
 
 def shuffle_labels(voc: VOCSet, seed: int = 0) -> VOCSet:

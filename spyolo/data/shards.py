@@ -153,6 +153,11 @@ class ShardSet:
     def __len__(self) -> int:
         return int(self.starts[-1]) if self._chosen is None else len(self._chosen)
 
+    @property
+    def whole(self) -> bool:
+        """Whether it has all pictures of its shards, in their order."""
+        return self._chosen is None
+
     def subset(self, indices: Iterable[int]) -> ShardSet:
         other = object.__new__(ShardSet)
         other.__dict__.update(self.__getstate__())

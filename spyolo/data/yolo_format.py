@@ -7,6 +7,7 @@ their order.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,13 @@ import yaml
 
 from spyolo.data.annotation import Thing
 from spyolo.data.classes import parse_classes
-from spyolo.data.convert import Collection, Entry, Pictures, bring_picture, picture_place, plain, same_ids_refused
+from spyolo.data.convert import Collection, Entry, Pictures, bring_picture, other_endings_refused, picture_place, plain, same_ids_refused
 from spyolo.data.images import image_head, image_size, orientation_of
 from spyolo.data.orientation import Box, stored_box, turned_box, turned_size
 from spyolo.data.problems import Problems
 from spyolo.data.voc import SUFFIXES
 from spyolo.errors import InputError
-from spyolo.files import make_folder, one_line, read_limited, write_whole
+from spyolo.files import make_folder, one_line, read_limited, shortened, write_whole
 
 MOST_BYTES, MOST_NAMES = 16 << 20, 100_000
 OTHER_PICTURES = {*(suffix.lower() for suffix in SUFFIXES), ".tif", ".tiff", ".gif", ".avif", ".heic", ".jp2"}  # none of VOC's endings
@@ -43,6 +44,7 @@ def write_yolo(collection: Collection, out: str | Path, name: str, pictures: Pic
     if listed and _names(listed, index) != collection.classes:
         raise InputError(f"{index} names other classes, or in another order; give the same --classes for every part of a set")
     # All places before the first label is written: half a part could not be written again.
+    other_endings_refused(collection, pictures)
     places = [picture_place(entry, Path(out) / "images" / name, pictures) for entry in collection.entries]
     for entry, place in zip(collection.entries, places):
         bring_picture(entry, place, pictures)
@@ -181,4 +183,7 @@ def _names(tree: dict[str, Any], path: Path) -> tuple[str, ...]:
         raise InputError(f"{path}: field names is missing; it lists the class names")
     if len(names) > MOST_NAMES or not all(isinstance(name, str | int | float | bool) for name in names):
         raise InputError(f"{path}: field names must hold class names, at most {MOST_NAMES:,}")
+    twice = [name for name, count in Counter(map(str, names)).items() if count > 1]
+    if twice:
+        raise InputError(f"{path}: field names has {', '.join(map(shortened, twice[:5]))} more than once: objects could not be told apart")
     return tuple(map(str, names))

@@ -73,7 +73,7 @@ def read_prices(path: str | Path) -> dict[str, Prices]:
     """Price lists from a YAML or JSON file, `name: {mac: pJ, add: pJ, bits: n, source: text, ...}`; more fields as in `Prices`.
 
     Raises:
-        InputError: the file cannot be read, or a list has a field that is unknown, missing or not a positive number.
+        InputError: the file cannot be read, or a list has a field that is unknown, missing or not a number of 0 or more.
     """
     try:
         found = yaml.safe_load(read_limited(path, 1 << 20).decode())

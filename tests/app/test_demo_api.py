@@ -73,10 +73,13 @@ def test_files_outside_the_page_are_not_served(server: str, weights: Path) -> No
             urllib.request.urlopen(f"{server}/gradio_api/file={path}", timeout=30)
 
 
-@pytest.mark.parametrize("address", ["/file=http://127.0.0.1:9/x.png", "/proxy=http://127.0.0.1:9/", "/runs"])
-def test_the_server_fetches_nothing_for_a_visitor(server: str, address: str) -> None:
-    with pytest.raises(urllib.error.HTTPError, match=r"403|404"):
-        urllib.request.urlopen(f"{server}/gradio_api{address}", timeout=30)
+@pytest.mark.parametrize("root", ["", "/gradio_api"])
+@pytest.mark.parametrize("way", ["file=http:", "file/http:", "file/HTTPS:", "proxy=http:"])
+def test_the_server_fetches_nothing_for_a_visitor(server: str, root: str, way: str) -> None:
+    """Gradio refuses this very machine's addresses by itself: what is asserted is that it was not even asked."""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(f"{server}{root}/{way}//127.0.0.1:9/x.png", timeout=30)
+    assert (refused.value.code, refused.value.read()) == (403, b"nothing is fetched from elsewhere here")
 
 
 def test_an_address_in_place_of_a_picture_is_refused(client: Client, models: Any) -> None:

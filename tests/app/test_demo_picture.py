@@ -14,10 +14,12 @@ import torch
 from app_samples import NOISE, huge_png, unusual
 from PIL import Image
 
-from app.insight import TRACE_STEPS, trace, watch
+from app.figures import strip
+from app.insight import TRACE_STEPS, Sight, trace, watch
 from app.models import Models
 from app.parts import by_path, read_upload
 from app.picture import Looked
+from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, save_weights
 from spyolo.data import read_image
 from spyolo.detection import build_detector
@@ -142,3 +144,10 @@ def test_a_click_shows_the_neurons_there(tabs: SimpleNamespace, name: str, noise
     tabs.picture.pick(SimpleNamespace(index=(320, 210)), visitor)
     plot, said = tabs.picture.draw_trace("backbone.conv1", 2, name, visitor)
     assert plot is not None and "pixel 60, 39" in said  # 120 pixels wide, shown at 640
+
+
+def test_a_very_flat_picture_makes_a_small_strip() -> None:
+    """Scaled by its height alone it would be 70,400 pixels wide, and no picture file takes that."""
+    flat = np.full((5, 1600, 3), 90, np.uint8)
+    (picture, _), *_ = strip(Sight(flat, [Detections.empty()] * 2, {}, {}, {}), ("cat",))
+    assert picture.shape[1] == 4 * 220 and picture.shape[0] == 3

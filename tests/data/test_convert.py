@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_pycocotools_reads_it_and_difficult_is_a_crowd_to_it(collection, tmp_pat
 
 
 def test_voc_to_yolo_and_back_but_for_difficult(collection, tmp_path):
-    write_yolo(collection, tmp_path / "yolo", "train")
+    write_yolo(collection, tmp_path, "train")
     assert (tmp_path / "yolo/labels/train/000017.txt").read_text() == ""
     assert (tmp_path / "yolo/labels/train/000012.txt").read_text().splitlines()[1] == "0 0.5 0.5 1 1"
     there = read_yolo(tmp_path / "yolo", "train", strict=True)
@@ -89,7 +90,7 @@ def test_boxes_outside_are_clipped_or_refused_in_every_format(collection, tmp_pa
         assert read_coco(path).entries[0].things[0].box == (50, 5, 64, 30)
     with pytest.raises(InputError, match="annotations, id 1: field bbox"):
         read_coco(path, strict=True)
-    write_yolo(collection, tmp_path / "yolo", "train")
+    write_yolo(collection, tmp_path, "train")
     (tmp_path / "yolo/labels/train/000017.txt").write_text("1 2 2 0.1 0.1\n0 nan 0 0 0\n")
     with pytest.warns(DataWarning, match=r"2 x box left out; first: .*000017\.txt, line 1"):
         assert read_yolo(tmp_path / "yolo", "train").entries[1].things == []
@@ -339,3 +340,34 @@ def test_command_line_round_trip(sample_root, tmp_path, capsys):
     assert "difficult objects are ordinary ones now" in capsys.readouterr().out
     assert run("convert", to_coco.split()) == 2 and "exists" in capsys.readouterr().err
     assert run("convert", to_coco.replace("--split 2007:val", "").split()) == 2 and "--split is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("image_id", ["a\u2028b", "a\x0cb", "a\rb", "x" * 201, " a", "a 1", "a/b"])
+def test_ids_that_an_image_set_would_not_give_back_are_refused(collection, tmp_path, image_id):
+    first = replace(collection.entries[0], image_id=image_id)
+    with pytest.raises(InputError, match="cannot stand in an image set; rename the picture"):
+        write_voc(replace(collection, entries=[first]), tmp_path / "out", "train", pictures="none")
+
+
+@pytest.mark.parametrize("name", ["", "cat\x01", "traffic  light", " cat", "c" * 101, "\ud800"])
+def test_class_names_that_an_annotation_would_not_give_back_are_refused(collection, tmp_path, name):
+    first = replace(collection.entries[0], things=[replace(collection.entries[0].things[0], name=name)])
+    with pytest.raises(InputError, match="cannot stand in an annotation as the name of a class; rename the class"):
+        write_voc(replace(collection, entries=[first]), tmp_path / "out", "train", pictures="none")
+
+
+@pytest.mark.parametrize("write", [write_voc, write_yolo])
+def test_pictures_that_would_not_be_found_again_are_refused(collection, tmp_path, write):
+    picture = tmp_path / "a.tif"
+    picture.write_bytes(collection.entries[0].picture.read_bytes())
+    first = replace(collection.entries[0], picture=picture)
+    with pytest.raises(InputError, match=r"a.tif: endings that are found again are .jpg, "):
+        write(replace(collection, entries=[first]), tmp_path / "out", "train")
+    assert not list((tmp_path / "out").rglob("*.txt"))
+
+
+def test_a_class_named_twice_in_a_yolo_set_is_refused(collection, tmp_path):
+    write_yolo(collection, tmp_path / "yolo", "train")
+    next((tmp_path / "yolo").rglob("data.yaml")).write_text("names: [cat, cat, dog]")
+    with pytest.raises(InputError, match=r"data.yaml: field names has 'cat' more than once: objects could not be told apart"):
+        read_yolo(tmp_path / "yolo", "train")

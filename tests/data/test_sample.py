@@ -13,6 +13,7 @@ from spyolo.cli import run
 from spyolo.data import SAMPLE_CLASSES, VOCSet, make_sample, shuffle_labels
 from spyolo.data.sample_drawing import draw_picture, shape_mask
 from spyolo.errors import InputError
+from spyolo.files import held
 
 
 def digest(root) -> dict[str, str]:
@@ -34,6 +35,15 @@ def test_a_damaged_or_different_set_is_drawn_anew(sample_root, tmp_path):
     assert digest(tmp_path) == digest(sample_root)
     make_sample(tmp_path, pictures=10)
     assert len(list((tmp_path / "VOCdevkit/VOC2007/JPEGImages").iterdir())) == 10
+
+
+def test_two_processes_do_not_draw_into_one_folder(tmp_path):
+    out = make_sample(tmp_path, pictures=6, progress=False)
+    with held(tmp_path / "VOCdevkit"):
+        assert make_sample(out, pictures=6, progress=False) == out  # it is whole: nothing is drawn
+        with pytest.raises(InputError, match="VOCdevkit is in use by another process; wait for it, or give another --out"):
+            make_sample(out, pictures=7, progress=False)
+    assert make_sample(out, pictures=7, progress=False) == out
 
 
 def test_nothing_of_other_people_is_overwritten(make_devkit):

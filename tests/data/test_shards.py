@@ -130,7 +130,39 @@ def test_an_epoch_reads_each_shard_once_and_lanes_make_the_batches(root):
     assert not touched[0] & touched[1] and len(touched[0] | touched[1]) == 8  # and each reads shards of its own
 
 
+@pytest.mark.parametrize("sizes", [[3, 3, 3, 3, 3, 1], [5] * 33 + [2], list(range(9, 21))])
+def test_every_epoch_has_as_many_batches_and_lanes_are_about_equal(sizes):
+    """A short last shard, a number of shards that the lanes do not divide, shards of all lengths."""
+    starts = np.cumsum([0, *sizes]).tolist()
+    lengths, first = set(), []
+    for epoch in range(20):
+        order = ShardOrder(starts, 4, 0, epoch, lanes=4)
+        places = [i for batch in order for i in batch]
+        assert len(set(places)) == len(places) == 4 * order.per_epoch
+        lengths.add((order.per_epoch, *sorted(len(stream) for stream in order.streams)))
+        first.append(tuple(places[:8]))
+        assert sorted(i for stream in order.streams for i in stream) == list(range(starts[-1]))
+    assert len(lengths) == 1 and len(set(first)) == 20
+    shortest, longest = next(iter(lengths))[1], next(iter(lengths))[-1]
+    assert longest - shortest <= max(sizes)
+    assert len(ShardOrder(starts, 4, 0, 0, most=2, lanes=4)) == 2
+
+
+def test_norm_statistics_are_taken_from_few_shards(root, tiny_config, monkeypatch):
+    """Or each evaluation would fetch most of those that are elsewhere."""
+    from spyolo import builders
+
+    config = tiny_config(source="shards", data=str(root), train="train", batch=4, recalibrate=1)
+    monkeypatch.setattr("spyolo.shard_order.WINDOW", 1)
+    seen, inner = set(), ShardSet.image
+    monkeypatch.setattr(ShardSet, "image", lambda self, i: (seen.add(self.image_path(i).name), inner(self, i))[1])
+    assert sum(len(batch.images) for batch in builders.calibration_batches(config, 0)) == 4
+    assert len(seen) <= 2
+
+
 def test_lanes_that_cannot_be(tiny_config):
+    with pytest.raises(InputError, match=r"a lane of 5 pictures has less than its share of a batch, 6: make --lanes or --batch smaller"):
+        ShardOrder([0, 5, 10, 15], 12, 0, 0, lanes=2)
     with pytest.raises(InputError, match=r"4 shard\(s\) cannot be dealt into 8 lanes: make --lanes smaller, or write smaller shards"):
         ShardOrder([0, 5, 10, 15, 16], 8, 0, 0, lanes=8)
     with pytest.raises(InputError, match=r"3 lanes cannot be shared by 2 process\(es\): make --lanes a multiple of 2, or 1"):

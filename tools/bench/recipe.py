@@ -24,6 +24,10 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from spyolo.config import load_preset
+from spyolo.errors import InputError
+from spyolo.resuming import holds_this_run
+
 ROOT = Path(__file__).resolve().parents[2]
 BASE = {
     "preset": "voc_cpu", "detector": "spyv4_lite", "width": 0.5, "classes": "person", "train": "2007:train",
@@ -87,16 +91,27 @@ def folder(out: Path, name: str, seed: int) -> Path:
     return out / f"{''.join(c if c.isalnum() else '-' for c in name)}-{seed}"
 
 
-def train(line: Line, seed: int, data: str, out: Path, quiet: bool) -> bool:
-    """Run it to its end, in a process of its own, from wherever it is; whether it got there."""
+def planned(line: Line, seed: int, data: str, out: Path) -> dict[str, str]:
+    """The options of its run."""
     options = BASE | line.changes
     if "init" in line.changes:
         options["init"] = folder(out, str(options["init"]), seed) / "best.safetensors"
-    words = [str(w) for key, value in options.items() for w in (f"--{key.replace('_', '-')}", value)]
-    run = folder(out, line.name, seed)
-    words += ["--data", data, "--seed", str(seed), "--out", str(run), "--continue", *["--quiet"] * quiet]
-    done = subprocess.run([sys.executable, str(ROOT / "tools" / "train.py"), *words], check=False)
-    return done.returncode == 0 and result(run) is not None
+    return {key: str(value) for key, value in options.items()} | {"data": data, "seed": str(seed), "out": str(folder(out, line.name, seed))}
+
+
+def finished(options: dict[str, str]) -> bool:
+    """Whether the run was brought to its end. Raises InputError where its folder holds another run, of a line that has changed since."""
+    if result(Path(options["out"])) is None:
+        return False
+    changes = {key: value for key, value in options.items() if key != "preset"}
+    return holds_this_run(load_preset(options["preset"]).updated(changes), "give another --out")
+
+
+def train(options: dict[str, str], quiet: bool) -> bool:
+    """Run it to its end, in a process of its own, from wherever it is; whether it got there."""
+    words = [w for key, value in options.items() for w in (f"--{key.replace('_', '-')}", value)]
+    command = [sys.executable, str(ROOT / "tools" / "train.py"), *words, "--continue", *["--quiet"] * quiet]
+    return subprocess.run(command, check=False).returncode == 0 and result(Path(options["out"])) is not None
 
 
 def result(run: Path) -> Result | None:
@@ -174,7 +189,12 @@ def main() -> None:
     failed = []
     for seed in [] if args.table else seeds:  # a whole table of the first seed first
         for line in chosen:
-            if result(folder(args.out, line.name, seed)) is None and not train(line, seed, args.data, args.out, args.quiet):
+            options = planned(line, seed, args.data, args.out)
+            try:
+                done = finished(options) or train(options, args.quiet)
+            except InputError as error:
+                sys.exit(f"error: {error}")
+            if not done:
                 failed.append(f"{line.name}, seed {seed}")
     report(args.out, seeds)
     if failed:

@@ -62,7 +62,7 @@ def test_pycocotools_reads_it_and_difficult_is_a_crowd_to_it(collection, tmp_pat
 
 
 def test_voc_to_yolo_and_back_but_for_difficult(collection, tmp_path):
-    write_yolo(collection, tmp_path, "train")
+    write_yolo(collection, tmp_path / "yolo", "train")
     assert (tmp_path / "yolo/labels/train/000017.txt").read_text() == ""
     assert (tmp_path / "yolo/labels/train/000012.txt").read_text().splitlines()[1] == "0 0.5 0.5 1 1"
     there = read_yolo(tmp_path / "yolo", "train", strict=True)
@@ -90,7 +90,7 @@ def test_boxes_outside_are_clipped_or_refused_in_every_format(collection, tmp_pa
         assert read_coco(path).entries[0].things[0].box == (50, 5, 64, 30)
     with pytest.raises(InputError, match="annotations, id 1: field bbox"):
         read_coco(path, strict=True)
-    write_yolo(collection, tmp_path, "train")
+    write_yolo(collection, tmp_path / "yolo", "train")
     (tmp_path / "yolo/labels/train/000017.txt").write_text("1 2 2 0.1 0.1\n0 nan 0 0 0\n")
     with pytest.warns(DataWarning, match=r"2 x box left out; first: .*000017\.txt, line 1"):
         assert read_yolo(tmp_path / "yolo", "train").entries[1].things == []

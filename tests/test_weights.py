@@ -212,7 +212,7 @@ def place_another(mine: Path, tmp_path: Path) -> None:
     tensors, metadata = load_tensors(mine / "tiny.safetensors")
     save_tensors(tmp_path / "tiny.safetensors", tensors, metadata | {"notes": json.dumps({"of": "another run"})})
     entry = replace(read_manifest(mine)["tiny"], sha256=sha256_of(tmp_path / "tiny.safetensors"))
-    place(tmp_path / "tiny.safetensors", entry, mine)
+    place(tmp_path / "tiny.safetensors", entry, mine, read_manifest(mine)["tiny"])
 
 
 def test_a_manifest_that_cannot_be_written_costs_nothing(mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,7 +47,6 @@ VIDEO_API = """Find objects in a video. Give the video, confidence (0..1), overl
 time steps a frame (1..16) and a model's name. Yields previews; the last answer holds the annotated video (WebM) and a message."""
 LARGEST_FRAME = 960
 MOST_FRAMES = 3000
-GUESSED_FPS = 25.0  # of a video that does not say
 PREVIEW_EVERY = 0.4  # seconds
 SHOWN_TIMES = 50
 STREAM_LIMIT = 3600  # seconds a camera may run before it is asked to start again
@@ -265,7 +264,7 @@ def annotated(path: str, fps: float, session: Session) -> Iterator[VideoFile]:
     """The annotated video being written. Of a visitor who is gone nothing is kept or told; and nobody is told the server's folders, whose
     names keep visitors apart."""
     try:
-        with VideoFile(path, fps or GUESSED_FPS) as video:
+        with VideoFile(path, fps) as video:
             try:
                 yield video
             finally:

@@ -25,6 +25,7 @@ from spyolo.data.orientation import stored_box, turned_size
 from spyolo.errors import InputError
 from spyolo.evaluation.coco_json import coco_entries
 
+GUESSED_FPS = 25.0  # of a source that does not say
 COLUMNS = ("picture", "frame", "class", "score", "x1", "y1", "x2", "y2")
 
 
@@ -194,7 +195,7 @@ class VideoFile(Whole):
         if self.writer is None:
             self.size = frame.shape[1] // 2 * 2, frame.shape[0] // 2 * 2
             code = cv2.VideoWriter.fourcc(*self.CODECS[self.path.suffix.lower()])
-            self.writer = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, code, self.fps if self.fps > 0 else 25.0, self.size)
+            self.writer = cv2.VideoWriter(str(self.part), cv2.CAP_FFMPEG, code, self.fps if self.fps > 0 else GUESSED_FPS, self.size)
             if not self.writer.isOpened():
                 raise InputError(f"{self.path} cannot be written as a video of {self.size[0]} x {self.size[1]}; try --video-format mp4")
         if frame.shape[1] // 2 * 2 != self.size[0] or frame.shape[0] // 2 * 2 != self.size[1]:

@@ -168,7 +168,7 @@ def measure(args: argparse.Namespace) -> Measured | None:
 
     classes = parse_classes(args.classes or "voc")
     voc, notes = open_set(args, classes)
-    left_out = set(getattr(voc, "left_out", ()))  # noted already
+    left_out = frozenset(voc.left_out)  # noted already
     table = read_predictions(args.predictions, voc.ids, classes, allow_duplicates=args.allow_duplicates, left_out=left_out)
     if args.confidence is not None:
         table = table[table.scores >= args.confidence]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spyolo.boxes import Detections
 from spyolo.cli.noted import noted
-from spyolo.cli.options import vote_of
+from spyolo.cli.options import told_of_steps, vote_of
 from spyolo.config import MOST_TIMESTEPS, Evaluation
 from spyolo.data import DetectionDataset, VOCSet, load_batches
 from spyolo.data.events_clips import EventClips, EventPlayback
@@ -136,11 +136,6 @@ def told_of_input(info: WeightsInfo, size: int) -> list[str]:
     if size == info.size:
         return []
     return [f"the letterbox disagrees: the detector was trained at {info.size} pixels and is measured at {size}"]
-
-
-def told_of_steps(asked: str, what: str = "a plain network") -> str:
-    """A note where a number of steps is asked for that is not taken."""
-    return f"--timesteps {asked} is not read: {what} takes one step"
 
 
 def told_of_norms(weights_of: str) -> list[str]:

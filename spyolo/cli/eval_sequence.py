@@ -66,9 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     amp = getattr(args, "amp", config.amp)
     if amp == "bf16" and config.dtype != "float32":
         raise InputError(f"--amp bf16 goes with float32, these weights are {config.dtype}")
+    rival = None
     if args.publish:
         check_whole_test(args.publish, config, saved.config)
-        rival_of(args, saved.config.task)  # hours of training are not lost to a name, but minutes of measuring would be
+        rival = rival_of(args, saved.config.task)  # before minutes of measuring
     task = build_task(config)
     check_sizes(args.weights, saved.sizes, task.sizes)
     if task.held_out:
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"wrote {args.json}")
     if args.publish:
         of_run = config.updated({"judge": saved.config.judge})
-        print(f"published {put(args, saved._replace(config=of_run), task, found, protocol)}")
+        print(f"published {put(args, saved._replace(config=of_run), task, found, protocol, rival)}")
     return 0
 
 
@@ -143,7 +144,9 @@ def rival_of(args: argparse.Namespace, task: str) -> Entry | None:
     return rival
 
 
-def put(args: argparse.Namespace, saved: Saved, task: Task, found: dict[str, Any], protocol: dict[str, Any]) -> Path:
+def put(
+    args: argparse.Namespace, saved: Saved, task: Task, found: dict[str, Any], protocol: dict[str, Any], rival: Entry | None
+) -> Path:  # fmt: skip
     """Into the folder of published weights. `saved`: with the config that was measured, judged as its run was."""
     from spyolo.sequence.config import INITS
     from spyolo.sequence.pieces import pieces_in
@@ -151,7 +154,6 @@ def put(args: argparse.Namespace, saved: Saved, task: Task, found: dict[str, Any
     from spyolo.sequence.saved import description
 
     name, where, metric = args.publish, Path(args.to) if args.to else shelf(), task.objective.metric
-    rival = rival_of(args, saved.config.task)
     before = None if args.replace else rival
     if before and not task.objective.better(found[metric], before.metrics.get(metric)):
         raise InputError(

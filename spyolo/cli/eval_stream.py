@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.noted import noted
-from spyolo.cli.options import refuse_unread, vote_of
+from spyolo.cli.options import refuse_unread, told_of_steps, vote_of
 from spyolo.config import MOST_TIMESTEPS
 from spyolo.errors import InputError
 
@@ -56,7 +56,7 @@ def stream_score(args: argparse.Namespace) -> int:
     """Run the modes on the same frames, print the table and (to stderr) what was tolerated, write stream.json."""
     from spyolo.checkpoint import check_pictures, load_detector
     from spyolo.cli.eval import OUT, open_set
-    from spyolo.cli.eval_model import floor_of, told_of_input, told_of_norms, told_of_steps
+    from spyolo.cli.eval_model import floor_of, told_of_input, told_of_norms
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
     from spyolo.evaluation.video import PseudoVideo

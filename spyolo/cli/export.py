@@ -91,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return write_graph(args)
     from spyolo import runner
     from spyolo.checkpoint import check_pictures, load_detector
-    from spyolo.detection.decode import CANDIDATES
     from spyolo.export import Reading, export_onnx
     from spyolo.files import write_whole
 
@@ -99,8 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verify and args.data:
         check_pictures(detector.spec, args.weights, "--verify --data shows VOC's pictures; without --data it shows random input")
     best_alone, vote_iou = not args.all_classes, vote_of(args, info)
-    candidates = max(CANDIDATES, args.max_detections)
-    reading = Reading(args.confidence, args.nms_iou, args.max_detections, candidates, one_class_per_box=best_alone, vote_iou=vote_iou)
+    reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=best_alone, vote_iou=vote_iou)
     out = Path(args.out)
     paths = [out / f"{form}.onnx" for form in forms]
     for form, path in zip(forms, paths):

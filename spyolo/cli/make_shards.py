@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.per_shard < 1:
         raise InputError(f"--per-shard must be at least 1, got {args.per_shard}")
     from spyolo.data import VOCSet, parse_classes
-    from spyolo.data.shards import make_shards
+    from spyolo.data.shard_writing import make_shards
 
     voc = VOCSet(args.data, args.split, parse_classes(args.classes), strict=args.strict)
     written = make_shards(voc, args.out, args.per_shard)

@@ -96,3 +96,8 @@ def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ..
 def given_options(args: argparse.Namespace, config: type[Settings] = Config) -> dict[str, Any]:
     """The config fields that were given."""
     return {k: v for k, v in vars(args).items() if k in config.fields()}
+
+
+def told_of_steps(asked: object, what: str = "a plain network", option: str = "--timesteps") -> str:
+    """A note where a number of steps is asked for that is not taken."""
+    return f"{option} {asked} is not read: {what} takes one step"

@@ -28,7 +28,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread
+from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread, told_of_steps
 from spyolo.errors import InputError
 from spyolo.ranges import SIZES, STEPS, check_whole
 
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from spyolo.sources import Source
 
 KINDS = ("pictures", "coco", "jsonl", "csv", "voc")
-GUESSED_FPS = 25.0  # of a stream that does not say
 
 
 def parser() -> argparse.ArgumentParser:
@@ -160,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args.fresh = args.fresh or (source.kind != "pictures" and better_fresh(args, predictor))
     for option, asked in (("--timesteps", args.timesteps or 1), ("--steps-per-frame", args.steps_per_frame)):
         if predictor.detector.steps_of(asked) != asked:
-            print(f"{option} {asked} is not read: a plain network takes one step", file=sys.stderr)
+            print(told_of_steps(asked, option=option), file=sys.stderr)
     with ExitStack() as stack:
         stack.enter_context(sigterm_as_ctrl_c())
         if source.kind != "pictures":
@@ -272,15 +271,15 @@ def next_frame(args: argparse.Namespace, predictor: Predictor, image: np.ndarray
 
 
 def opened(source: Source, stack: ExitStack) -> tuple[Iterable[np.ndarray], float, int]:
-    """Frames of a video or stream, their rate, and how many there are (0: nobody knows)."""
+    """Frames of a video or stream, their rate, and how many there are (of both, 0: nobody knows)."""
     from spyolo.sources import Live, describe, video_frames, video_info
 
     if source.kind == "video":
         info = video_info(str(source.address))
         frames: Iterator[Any] = video_frames(str(source.address))
-        return frames, info.fps or GUESSED_FPS, info.frames
+        return frames, info.fps, info.frames
     live = stack.enter_context(Live(source.address))
-    return live, describe(live.capture).fps or GUESSED_FPS, 0
+    return live, describe(live.capture).fps, 0
 
 
 def lines(seen: Detections, classes: Sequence[str]) -> list[str]:

@@ -24,81 +24,17 @@ import numpy as np
 import torch
 
 from spyolo.boxes import Objects
+from spyolo.data.annotation import MOST_PIXELS
 from spyolo.data.images import read_image
 from spyolo.data.problems import DataWarning
 from spyolo.data.shard_fetching import ShardStore
 from spyolo.data.splits import leaves_folder
-from spyolo.data.voc import VOCSet
 from spyolo.errors import InputError
-from spyolo.files import make_folder, one_line, read_limited, shortened, write_whole
+from spyolo.files import one_line, read_limited, shortened
 
 FORMAT = "spyolo-shards-1"
 INDEX, DESCRIPTION, PICTURE = 2**28, 2**24, 2**28  # bytes at most
-MOST_SIDE = 2**20  # pixels
 OPEN = 32  # shards whose offsets each process keeps
-
-
-def make_shards(voc: VOCSet, out: str | Path, per_shard: int = 500) -> list[Path]:
-    """Write a set as shards: the pictures' own bytes, never decoded. The index comes last, so what has one is whole.
-
-    Raises:
-        InputError: webdataset is not installed, the folder cannot be made or written to or holds something, a picture is missing, empty or
-            cannot be read. No shard is left behind then.
-    """
-    out = make_folder(out)
-    if any(out.iterdir()):
-        raise InputError(f"{out} is not empty; give another folder")
-    shares = [range(first, min(first + per_shard, len(voc))) for first in range(0, len(voc), per_shard)]
-    paths = [out / f"{number:06d}.tar" for number in range(len(shares))]
-    try:
-        for path, chosen in zip(paths, shares):
-            _write_shard(voc, chosen, path)
-        rows = [{"name": path.name, "samples": len(chosen), "bytes": path.stat().st_size} for path, chosen in zip(paths, shares)]
-        objects = Counter(voc.classes[label] for i in range(len(voc)) for label in voc.objects(i).labels.tolist())
-        index = {"format": FORMAT, "classes": list(voc.classes), "objects": objects, "shards": rows}
-        write_whole(out / "index.json", json.dumps(index, indent=1))
-    except BaseException:  # Ctrl-C too: half a set would be in the way of the next try
-        for path in paths:
-            path.unlink(missing_ok=True)
-        raise
-    return paths
-
-
-def _write_shard(voc: VOCSet, chosen: Iterable[int], path: Path) -> None:
-    try:
-        from webdataset import TarWriter
-    except ImportError as error:
-        raise InputError("webdataset is not installed: pip install 'spyolo[shards]'") from error
-    try:
-        with TarWriter(str(path), encoder=False, mtime=0) as tar:
-            for i in chosen:
-                picture = voc.image_path(i)
-                tar.write({"__key__": f"{i:08d}", picture.suffix[1:].lower(): _content(picture), "json": _described(voc, i)})
-    except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror or error})") from None
-
-
-def _content(picture: Path) -> bytes:
-    """A picture's bytes. Raises InputError."""
-    try:
-        content = read_limited(picture, PICTURE)
-    except FileNotFoundError:
-        raise InputError(f"{picture} does not exist") from None
-    except OSError as error:
-        raise InputError(f"{picture} cannot be read ({error.strerror or error})") from None
-    if not content:
-        raise InputError(f"{picture} cannot be read as a picture (the file is empty)")
-    return content
-
-
-def _described(voc: VOCSet, i: int) -> bytes:
-    width, height = voc.size(i)
-    objects = voc.objects(i)
-    rows = [
-        {"name": voc.classes[label], "box": box, "difficult": difficult}
-        for box, label, difficult in zip(objects.boxes.tolist(), objects.labels.tolist(), objects.difficult.tolist())
-    ]
-    return json.dumps({"id": voc.ids[i], "width": width, "height": height, "objects": rows}, ensure_ascii=False).encode()
 
 
 class ShardSet:
@@ -115,6 +51,7 @@ class ShardSet:
     """
 
     strict = True
+    left_out = ()  # pictures that are not usable: none is tolerated
 
     def __init__(self, root: str | Path, splits: str, classes: Sequence[str], store: ShardStore | None = None) -> None:
         self.root, self.classes, self.store = Path(root), tuple(classes), store or ShardStore()
@@ -314,7 +251,7 @@ def _understood(content: bytes, where: str) -> dict[str, Any]:
         if any(box[0] >= box[2] or box[1] >= box[3] for box in boxes):
             raise ValueError("a box without area: its corners are x1, y1, x2, y2")
         width, height = int(told["width"]), int(told["height"])
-        if not (0 < width <= MOST_SIDE and 0 < height <= MOST_SIDE):
+        if not (0 < width <= MOST_PIXELS and 0 < height <= MOST_PIXELS):
             raise ValueError(f"{width} x {height} pixels")
         objects = [{"name": str(o["name"]), "box": b, "difficult": bool(o["difficult"])} for o, b in zip(told["objects"], boxes)]
         return {"id": str(told["id"]), "width": width, "height": height, "objects": objects}

@@ -89,7 +89,7 @@ def postprocess(
             best = score.argmax(-1, keepdim=True)
             score = torch.zeros_like(score).scatter(-1, best, score.gather(-1, best))
         flat = score.flatten()
-        top = flat.topk(min(candidates or max(CANDIDATES, max_detections), len(flat)))
+        top = flat.topk(min(entering(candidates, max_detections), len(flat)))
         row, label = top.indices // score.shape[-1], top.indices % score.shape[-1]
         near = Detections(clip_boxes_to_image(box[row], (h, w)), top.values, label)
         near = near[(near.boxes[:, 2:] > near.boxes[:, :2]).all(1)]  # centres reach beyond the input, so a box may lie outside
@@ -97,6 +97,11 @@ def postprocess(
         kept = chosen[batched_nms(chosen.boxes.float(), chosen.scores.float(), chosen.labels, nms_iou)[:max_detections]]
         found.append(kept.with_boxes(vote(kept, near, vote_iou)) if vote_iou else kept)
     return found
+
+
+def entering(candidates: int | None, max_detections: int) -> int:
+    """How many boxes enter suppression, at most; None: as many as could be wanted of it."""
+    return max(CANDIDATES, max_detections) if candidates is None else candidates
 
 
 def vote(kept: Detections, candidates: Detections, iou: float, power: float = 2.0) -> Tensor:

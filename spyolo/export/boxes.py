@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from spyolo.detection.decode import CANDIDATES, LEAST_SCORE
+from spyolo.detection.decode import LEAST_SCORE, entering
 from spyolo.errors import InputError
 from spyolo.export.graph import Wire, Writer, join
 
@@ -24,7 +24,7 @@ class Reading:
     confidence: float = 0.3
     nms_iou: float = 0.5
     max_detections: int = 100
-    candidates: int = CANDIDATES
+    candidates: int | None = None
     one_class_per_box: bool = True
     vote_iou: float = 0.0
 
@@ -32,9 +32,13 @@ class Reading:
         for name in ("confidence", "nms_iou", "vote_iou"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"reading: {name} must be between 0 and 1, got {getattr(self, name)}")
-        for name in ("max_detections", "candidates"):
-            if getattr(self, name) < 1:
-                raise InputError(f"reading: {name} must be at least 1, got {getattr(self, name)}")
+        for name, number in (("max_detections", self.max_detections), ("candidates", self.entering)):
+            if number < 1:
+                raise InputError(f"reading: {name} must be at least 1, got {number}")
+
+    @property
+    def entering(self) -> int:
+        return entering(self.candidates, self.max_detections)
 
 
 def decode(logits: Sequence[Wire], anchors: Sequence[Tensor], strides: Sequence[int], size: int, classes: int) -> tuple[Wire, Wire]:
@@ -72,10 +76,10 @@ def suppress(writer: Writer, boxes: Wire, scores: Wire, size: int, classes: int,
     """
     if how.one_class_per_box:
         label = scores.op("ArgMax", axis=2, keepdims=0)
-        score, row = top(writer, scores.op("ReduceMax", writer.constant([2], np.int64), keepdims=0), how.candidates)
+        score, row = top(writer, scores.op("ReduceMax", writer.constant([2], np.int64), keepdims=0), how.entering)
         label = label.op("GatherElements", row, axis=1)
     else:
-        score, index = top(writer, scores.reshape(0, -1), how.candidates)
+        score, index = top(writer, scores.reshape(0, -1), how.entering)
         count = writer.constant(classes, np.int64)
         row, label = index.op("Div", count), index.op("Mod", count)
     box = gather_rows(writer, boxes, row)

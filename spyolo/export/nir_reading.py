@@ -174,8 +174,8 @@ def numbers(values: Any, name: str) -> Tensor:
 
 def as_linear(node: Any, name: str) -> nn.Linear:
     """Raises InputError for weights that are no finite numbers; whole ones become float64."""
-    weight, bias = (None if values is None else numbers(values, name) for values in (node.weight, getattr(node, "bias", None)))
-    assert weight is not None
+    weight = numbers(node.weight, name)
+    bias = numbers(node.bias, name) if hasattr(node, "bias") else None
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None).to(weight.dtype)
     with torch.no_grad():
         linear.weight.copy_(weight)

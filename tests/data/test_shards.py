@@ -15,7 +15,8 @@ import torch
 from spyolo.cli import run
 from spyolo.data import SAMPLE_CLASSES, DataWarning, DetectionDataset, VOCSet, load_batches
 from spyolo.data.shard_fetching import ShardStore
-from spyolo.data.shards import FORMAT, ShardSet, _understood, make_shards
+from spyolo.data.shard_writing import make_shards
+from spyolo.data.shards import FORMAT, ShardSet, _understood
 from spyolo.distributed import ALONE, Peers
 from spyolo.errors import InputError
 from spyolo.shard_order import ShardOrder

@@ -17,6 +17,7 @@ UNREAD = {  # fields that a source makes nothing of (spyolo/builders.py): one th
     "shards": ("cache", "window_ms"),
     "events": ("cache", "shards_from", "lanes", "mosaic", "plain_epochs", "colour"),
 }
+AUGMENTED, MOSAIC, FPTT = ("augment", ("train", "mosaic")), ("augment", ("mosaic",)), ("rule", ("fptt",))
 PRESETS = Path(__file__).parent / "presets"
 MOST_SIZE, MOST_TIMESTEPS = 4096, 1024  # wherever a side in pixels or a number of steps is asked for, or read from a file
 
@@ -55,10 +56,10 @@ class Dataset:
     classes: tuple[str, ...] | None = option(None, "class names in order (command line: also voc, sample, a file); none: VOC's twenty")
     size: int = option(416, "input side in pixels, a multiple of 32", low=32, high=MOST_SIZE)
     augment: str = option("mosaic", "augmentation preset", choices=("eval", "train", "mosaic"))
-    scale: tuple[float, ...] = option((0.5, 1.5), "low,high: size of a training picture against its letterboxed size", low=0.05, high=10)
-    mosaic: float = option(0.5, "share of mosaics under the preset of that name", low=0, high=1)
-    colour: float = option(1.0, "strength of colour changes", low=0, high=3)
-    plain_epochs: int = option(0, "last epochs without mosaics", low=0)
+    scale: tuple[float, ...] = option((0.5, 1.5), "low,high: size of a picture against letterboxed", low=0.05, high=10, only=AUGMENTED)
+    mosaic: float = option(0.5, "share of mosaics under the preset of that name", low=0, high=1, only=MOSAIC)
+    colour: float = option(1.0, "strength of colour changes", low=0, high=3, only=AUGMENTED)
+    plain_epochs: int = option(0, "last epochs without mosaics", low=0, only=MOSAIC)
     cache: str = option("none", "keep decoded pictures", choices=("none", "ram", "disk"))
     workers: int = option(-1, "loader processes; -1: chosen by the number of cores", low=-1)
     strict: bool = option(False, "fail on a bad sample instead of warning and counting (shards and recordings always do)")
@@ -72,8 +73,8 @@ class Dataset:
 @dataclass(frozen=True)
 class Learning:
     rule: str = option("fptt", "learning rule", choices=("fptt", "bptt"))
-    form: str = option("feddyn", "form of FPTT", choices=("feddyn", "paper", "reference"))
-    alpha: float = option(0.1, "FPTT: pull toward the running average", low=1e-9)
+    form: str = option("feddyn", "form of FPTT", choices=("feddyn", "paper", "reference"), only=FPTT)
+    alpha: float = option(0.1, "FPTT: pull toward the running average", low=1e-9, only=FPTT)
     timesteps: int = option(3, "steps each picture is shown, in training and evaluation", low=1, high=MOST_TIMESTEPS)
     parts: int = option(0, "updates a sequence (FPTT-K); 0: one a step (FPTT), one a sequence (BPTT)", low=0)
     clip: float = option(10.0, "global L2 norm the task's gradient is clipped to; 0: not", low=0)

@@ -27,9 +27,15 @@ Field = tuple[str, "dataclasses.Field[Any]", Any]  # its section, the dataclass 
 S = TypeVar("S", bound="Settings")
 
 
-def option(default: Any, text: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None) -> Any:
-    """A field with its help line and its limits (inclusive)."""
-    return field(default=default, metadata={"help": text, "choices": choices, "low": low, "high": high})
+def option(
+    default: Any, text: str, *, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None,
+    only: tuple[str, tuple[str, ...]] | None = None,
+) -> Any:  # fmt: skip
+    """A field with its help line and its limits (inclusive).
+
+    `only`: another field, and its values with which this one is read at all.
+    """
+    return field(default=default, metadata={"help": text, "choices": choices, "low": low, "high": high, "only": only})
 
 
 class Settings:
@@ -76,6 +82,13 @@ class Settings:
     def consistent(self, where: str) -> Self:
         """Checks that need more than one field."""
         return self
+
+    def unread(self, name: str) -> str:
+        """Why nothing is made of a field here, empty where it is read."""
+        only = self.fields()[name][1].metadata["only"]
+        if only is None or getattr(self, only[0]) in only[1]:
+            return ""
+        return f"it goes with {only[0]} {' or '.join(only[1])}, not with {getattr(self, only[0])}"
 
 
 @functools.cache

@@ -9,6 +9,8 @@ import yaml
 
 from spyolo.config import FIELDS, Config, load_config, load_preset, preset_names
 from spyolo.errors import InputError
+from spyolo.sequence.config import SequenceConfig
+from spyolo.sequence.tasks import TASKS
 
 
 def test_fields_are_reached_with_and_without_their_section():
@@ -36,6 +38,21 @@ def test_every_field_has_a_help_line():
 @pytest.mark.parametrize("name", preset_names())
 def test_presets_load_and_name_only_fields_that_there_are(name):
     assert load_preset(name) != Config()
+
+
+@pytest.mark.parametrize("settings", [Config, SequenceConfig])
+def test_what_a_field_is_said_to_go_with_is_there(settings):
+    for name, (_, field, _) in settings.fields().items():
+        other, values = field.metadata["only"] or ("rule", ())
+        known = TASKS if other == "task" else settings.fields()[other][1].metadata["choices"]
+        assert set(values) <= set(known), name
+
+
+def test_a_field_of_which_nothing_is_made_says_why():
+    plain = Config().updated({"rule": "bptt", "augment": "train"})
+    assert plain.unread("alpha") == "it goes with rule fptt, not with bptt"
+    assert plain.unread("mosaic") == "it goes with augment mosaic, not with train"
+    assert [plain.unread(name) for name in ("colour", "lr")] == [Config().unread("alpha"), Config().unread("mosaic")] == ["", ""]
 
 
 def test_the_presets_that_are_told_of_are_there():

@@ -402,6 +402,15 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost(tiny_config):
     assert not trainer.fit() and (trainer.epoch, trainer.batch) == (1, 1)
 
 
+@pytest.mark.filterwarnings("ignore:.*unknown class:UserWarning")
+def test_weights_without_a_score_are_measured_once(tiny_config, monkeypatch):
+    """No object of these classes in the pictures measured on: every score is none."""
+    config = tiny_config(**SHORT | {"classes": ("zeppelin",), "timesteps": 1})
+    trainer, judged = Trainer(config, quiet=True), []
+    monkeypatch.setattr(Trainer, "judge", lambda self, found, judge=Trainer.judge: (judged.append(1), judge(self, found))[1])
+    assert trainer.fit() and "voc10_ap50" not in trainer.history[-1] and judged == [1]
+
+
 def test_final_weights_that_cannot_be_read_are_written_anew(tiny_config):
     config = tiny_config(**SHORT | {"epochs": 1, "timesteps": 1})
     trainer = Trainer(config, quiet=True)

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from spyolo.cli.options import Parser, add_config_options, given_options
+from spyolo.cli.options import Parser, add_config_options, given_options, tell_of_unread
 from spyolo.cli.train_sequence import preset_for
 from spyolo.errors import InputError
 from spyolo.sequence.config import SequenceConfig, sequence_presets
@@ -59,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     configs = compare.contenders([word for word in args.rules.split(",") if word], config)
     if not configs:
         raise InputError("--rules is empty: give at least one")
+    tell_of_unread(given, list(configs.values()))
     out = Path(config.out)
     plan = compare.planned(configs, seeds, out)
     measured = compare.costs(configs, lengths)  # minutes at most, and before the hours of training

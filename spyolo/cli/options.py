@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -96,6 +97,14 @@ def add_config_options(parser: argparse.ArgumentParser, leave_out: tuple[str, ..
 def given_options(args: argparse.Namespace, config: type[Settings] = Config) -> dict[str, Any]:
     """The config fields that were given."""
     return {k: v for k, v in vars(args).items() if k in config.fields()}
+
+
+def tell_of_unread(given: Iterable[str], configs: Sequence[Settings]) -> None:
+    """Note on stderr which of the fields that were given none of these runs reads: `--alpha` means nothing to BPTT."""
+    for name in given:
+        reasons = [config.unread(name) for config in configs]
+        if all(reasons):
+            print(f"--{name.replace('_', '-')} is not read: {reasons[0]}", file=sys.stderr)
 
 
 def told_of_steps(asked: object, what: str = "a plain network", option: str = "--timesteps") -> str:

@@ -16,7 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from spyolo.cli.options import Parser, add_config_options, given_options
+from spyolo.cli.options import Parser, add_config_options, given_options, tell_of_unread
 from spyolo.config import Config, load_config, load_preset, preset_names
 from spyolo.errors import InputError
 from spyolo.files import is_there
@@ -101,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         resume = bool(args.resume) or ((args.go_on or restarted()) and peers.first_does(lambda: holds_this_run(config)))
         trainer = Trainer(config, resume=resume, quiet=args.quiet, peers=peers)
         if peers.first:
+            tell_of_unread(given_options(args), [config])
             print(describe_start(trainer), flush=True)
         done = trainer.fit()
     if not peers.first:

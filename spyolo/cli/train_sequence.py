@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from spyolo.cli.options import Parser, add_config_options, given_options
+from spyolo.cli.options import Parser, add_config_options, given_options, tell_of_unread
 from spyolo.cli.train import refuse_beside_resume
 from spyolo.errors import InputError
 from spyolo.files import is_there
@@ -62,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     keep_freed_memory()
     trainer = SequenceTrainer(config, resume=bool(args.resume), quiet=args.quiet)
+    tell_of_unread(given_options(args, SequenceConfig), [config])
     print(describe(trainer))
     if not trainer.fit():
         print(f"stopped after epoch {trainer.epoch} and {trainer.batch} batches; go on with --resume {config.out}")

@@ -16,6 +16,8 @@ from spyolo.settings import MOST_SEED, Settings, load_settings, names_in, option
 PRESETS = Path(__file__).parent / "presets"
 INITS = ("torch", "xavier")  # anything else is a weights file
 SUPERVISE = ("last", "parts", "every", "auxiliary")
+FPTT, LTC, EVENTS = ("rule", ("fptt",)), ("cell", ("ltc",)), ("task", ("gesture", "cifar10dvs", "nmnist"))
+THRESHOLDS = ("ltc", "lif", "alif", "snu", "ssnu")  # of DENSE, those that have one
 AUXILIARY = ("aux_policy", "aux_scaling", "aux_warm_up")  # of no use without `supervise auxiliary`
 
 
@@ -25,10 +27,10 @@ class Data:
     data: str = option("", "folder or file of the data; none: under the environment variable SPYOLO_DATA, by the task's name")
     download: bool = option(False, "let torchvision fetch MNIST or Fashion-MNIST if it is not there")
     timesteps: int = option(0, "steps a sequence, where the task leaves it open; 0: its own number", low=0)
-    frames_by: str = option("time", "event data: frames of equal time or equal numbers of events", choices=("time", "count"))
-    shrink: int = option(1, "event data: sum squares of so many pixels a side into one", low=1, high=128)
-    test_speakers: tuple[str, ...] = option(("theo", "yweweler"), "spoken digits: speakers held out for the test")
-    first_chord: bool = option(True, "piano rolls: ask for the first chord too, from silence")
+    frames_by: str = option("time", "event data: frames of equal time or of equal numbers", choices=("time", "count"), only=EVENTS)
+    shrink: int = option(1, "event data: sum squares of so many pixels a side into one", low=1, high=128, only=EVENTS)
+    test_speakers: tuple[str, ...] = option(("theo", "yweweler"), "spoken digits: speakers held out", only=("task", ("digits",)))
+    first_chord: bool = option(True, "piano rolls: ask for the first chord too, from silence", only=("task", ("jsb", "nottingham")))
     judge: str = option(
         "test", "what weights are judged by while training, and the best chosen: the test, or a validation part - of piano rolls and texts "
         "their own, of the adding problem another draw, else a tenth of the training sequences, which are then not trained on",
@@ -47,34 +49,41 @@ class Network:
     conv: str = option("", "convolutional layers before the dense ones: 32c3 is 32 channels 3x3, p2 a pooling: 32c3-128c3-p2-256c3-p2")
     hidden: tuple[int, ...] = option((128,), "sizes of the dense layers, bottom to top", low=1, high=65536)
     recurrent: bool = option(True, "recurrent connections in the dense layers")
-    gate: str = option("concat_linear", "LTC, dense layers: what sets tau", choices=DENSE_GATES)
-    conv_gate: str = option("conv", "LTC, convolutional layers: what sets tau", choices=CONV_GATES)
+    gate: str = option("concat_linear", "LTC, dense layers: what sets tau", choices=DENSE_GATES, only=LTC)
+    conv_gate: str = option("conv", "LTC, convolutional layers: what sets tau", choices=CONV_GATES, only=LTC)
     gate_bias: float | None = option(
         None, "LTC, dense layers: first bias of the gate; none: the gate's own (init xavier: 0); -3 starts with slow neurons, tau = 0.05; "
-        "a warm start brings its own"
+        "a warm start brings its own", only=LTC,
     )
     slowest: int = option(
         0, "LTC, dense layers: first biases of the gate such that the neurons' time constants are spread evenly from 2 to so many steps "
         "(Tallec & Ollivier 2018), in place of gate_bias; 0: not", low=0, high=1_000_000,
     )  # fmt: skip
-    adaptive: bool = option(False, "LTC: adaptive threshold")
-    threshold: float | None = option(None, "firing threshold; none: the neuron's own", low=1e-3)
-    decay: float | None = option(None, "LIF, ALIF, SNU: decay of the membrane; none: the neuron's own", low=0, high=0.99999)
+    adaptive: bool = option(False, "LTC: adaptive threshold", only=LTC)
+    threshold: float | None = option(None, "firing threshold; none: the neuron's own", low=1e-3, only=("cell", THRESHOLDS))
+    decay: float | None = option(
+        None, "LIF, ALIF, SNU: decay of the membrane; none: the neuron's own", low=0, high=0.99999,
+        only=("cell", ("lif", "alif", "snu", "ssnu")),
+    )  # fmt: skip
     surrogate: str | None = option(
-        None, "stand-in for the derivative of a spike; none: the neuron's own", choices=tuple(SURROGATES)
-    )
+        None, "stand-in for the derivative of a spike; none: the neuron's own", choices=tuple(SURROGATES),
+        only=("cell", ("ltc", "lif", "alif", "snu")),
+    )  # fmt: skip
     readout: str = option("linear", "last layer", choices=READOUTS)
-    readout_decay: float = option(0.9, "leaky and learned readouts: share of the past (learned: at first, over 0)", low=0, high=0.99999)
+    readout_decay: float = option(
+        0.9, "leaky and learned readouts: share of the past (learned: at first, over 0)", low=0, high=0.99999,
+        only=("readout", ("leaky", "learned")),
+    )  # fmt: skip
     reads: str = option("output", "what the readout sees of the last layer", choices=READS)
-    embed: int = option(128, "words: size of their embedding (characters are one-hot)", low=1)
+    embed: int = option(128, "words: size of their embedding (characters are one-hot)", low=1, only=("task", ("word",)))
     init: str = option("torch", "first weights: torch, xavier, or (a warm start) those of a .safetensors or published name")
 
 
 @dataclass(frozen=True)
 class Learning:
     rule: str = option("fptt", "learning rule", choices=RULES)
-    form: str = option("feddyn", "form of FPTT", choices=FORMS)
-    alpha: float = option(0.1, "FPTT: pull toward the running average", low=1e-9)
+    form: str = option("feddyn", "form of FPTT", choices=FORMS, only=FPTT)
+    alpha: float = option(0.1, "FPTT: pull toward the running average", low=1e-9, only=FPTT)
     parts: int = option(0, "updates a sequence; 0: the rule's habit (FPTT: one a step, the others: one a sequence)", low=0)
     supervise: str = option(
         "parts", "labels of whole sequences are asked at: the last step, the end of each part (weight rising to 1), every step, or the end "
@@ -84,9 +93,11 @@ class Learning:
     aux_scaling: str = option("sound", "auxiliary loss: weight of its second term; reference: over the number of classes", choices=SCALINGS)
     aux_warm_up: int = option(0, "auxiliary loss: epochs in which its distributions stay uniform", low=0)
     mean: bool = option(True, "divide a part's gradient by its number of steps with a target")
-    sltt_steps: int = option(0, "SLTT: learn at so many of a batch's steps with a target, drawn anew for each; 0: all", low=0)
-    feedback: str = option("symmetric", "e-prop: feedback weights", choices=("symmetric", "random", "adaptive"))
-    with_h: bool = option(True, "OSTL: carry the recurrent weights in the traces (exact for one layer)")
+    sltt_steps: int = option(
+        0, "SLTT: learn at so many of a batch's steps with a target, drawn anew for each; 0: all", low=0, only=("rule", ("sltt",))
+    )
+    feedback: str = option("symmetric", "e-prop: feedback weights", choices=("symmetric", "random", "adaptive"), only=("rule", ("eprop",)))
+    with_h: bool = option(True, "OSTL: carry the recurrent weights in the traces (exact for one layer)", only=("rule", ("ostl",)))
     clip: float = option(1.0, "global L2 norm the task's gradient is clipped to; 0: not", low=0)
     optimizer: str = option("adam", "optimizer", choices=("adamw", "adam", "adamax", "sgd"))
     lr: float = option(3e-3, "first learning rate", low=0)

@@ -450,6 +450,42 @@ def test_the_command_line_trains_and_resumes(tmp_path, capsys):
     assert "after 12 updates" in capsys.readouterr().out
 
 
+IDLE = [
+    ("rule=bptt", "alpha", 0.5), ("rule=bptt", "form", "paper"), ("rule=fptt", "sltt_steps", 1), ("rule=bptt", "with_h", False),
+    ("rule=bptt", "feedback", "random"), ("cell=alif", "gate", "static"), ("cell=lif", "gate_bias", -1.0),
+    ("cell=lif", "conv_gate", "static"), ("cell=alif", "adaptive", True), ("cell=lstm", "threshold", 0.3), ("cell=ltc", "decay", 0.5),
+    ("cell=ssnu", "surrogate", "arctan"), ("readout=gated", "readout_decay", 0.5), ("task=adding", "first_chord", False),
+    ("task=adding", "shrink", 2), ("task=adding", "frames_by", "count"), ("task=adding", "embed", 3),
+    ("task=adding", "test_speakers", "theo"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("run_of", "name", "value"), IDLE, ids=lambda v: str(v))
+def test_nothing_is_made_of_a_field_that_is_said_to_be_unread(tmp_path, run_of, name, value):
+    """Bit for bit the same weights with another value."""
+    one = config(tmp_path / "one", epochs=1, **dict([run_of.split("=")]))
+    other = one.updated({name: value, "out": str(tmp_path / "other")})
+    assert getattr(one, name) != getattr(other, name) and one.unread(name)
+    for run_config in (one, other):
+        assert SequenceTrainer(run_config, quiet=True).fit()
+    first, second = tensors(tmp_path / "one"), tensors(tmp_path / "other")
+    assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_all_fields_that_go_unread_are_among_these():
+    fields = SequenceConfig.fields().items()
+    assert {name for _, name, _ in IDLE} >= {name for name, (_, field, _) in fields if field.metadata["only"]}
+
+
+def test_an_option_of_which_nothing_is_made_is_told(tmp_path, capsys):
+    tiny = ["--timesteps", "8", "--hidden", "6", "--batch", "4", "--epochs", "1", "--parts", "2", "--quiet", "--out", str(tmp_path / "run")]
+    assert run("train_sequence", ["--rule", "bptt", "--alpha", "0.2", "--lr", "0.01", *tiny]) == 0
+    assert capsys.readouterr().err == "--alpha is not read: it goes with rule fptt, not with bptt\n"
+    for rules, told in (("bptt,eprop:alif", "--alpha is not read"), ("bptt,fptt", "")):
+        assert run("compare_rules", ["--rules", rules, "--alpha", "0.2", *tiny[:-1], str(tmp_path / rules)]) == 0
+        assert (told in capsys.readouterr().err) if told else not capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

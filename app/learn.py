@@ -6,21 +6,17 @@ import io
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import numpy as np
-import torch
-from PIL import Image, ImageDraw
 
-from spyolo.adaptation import MAX_EXAMPLES, Lesson
-from spyolo.boxes import Detections, Objects
+from spyolo.adaptation import Lesson
 from spyolo.drawing import contact_sheet
 from spyolo.errors import InputError
 from spyolo.predictor import Predictor
 
+from .desk import Desk, board
 from .examples import Examples, offer
 from .figures import boxed, loss_curve, zoom_of
 from .models import Models
@@ -29,46 +25,10 @@ from .sessions import Session, Sessions
 
 LARGEST = 800  # pixels, a side
 MOST_ROUNDS = 40
-MOST_BOXES = 100  # a picture
 WAITING = "Waiting for its turn: one visitor learns at a time."
 MOST_SAVED = 50  # copies in the folder for them
-MARKUP = set("<>[]()!`*|#\\&$")  # what a page takes for more than text: names are shown to everybody
 STEPS = """**1** Give a picture. **2** Name a thing and click two opposite corners of it; box every thing of that kind.
 **3** More pictures, if you have them. **4** Press *Learn*, and watch. Only a copy learns: the model stays as it is."""
-
-
-@dataclass
-class Page:
-    """One picture of the lesson, with the user's boxes."""
-
-    image: np.ndarray
-    boxes: list[tuple[float, float, float, float]] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-
-    def objects(self, classes: tuple[str, ...]) -> Objects:
-        boxes = torch.tensor(self.boxes, dtype=torch.float32).reshape(-1, 4)
-        labels = torch.tensor([classes.index(name) for name in self.names], dtype=torch.int64)
-        return Objects(boxes, labels, torch.zeros(len(labels), dtype=torch.bool))
-
-
-@dataclass
-class Desk:
-    """What one visitor is at: their pictures, their copy of the model, the curve so far."""
-
-    pages: list[Page] = field(default_factory=list)
-    corner: tuple[int, int] | None = None
-    lesson: Lesson | None = None
-    model: str = ""
-    losses: list[float] = field(default_factory=list)
-    marks: list[int] = field(default_factory=list)  # how deep the copy's history was at each press of Learn
-    busy: bool = False
-    lock: threading.RLock = field(default_factory=threading.RLock)  # while the copy is chosen: `busy` is asked and set as one
-
-    @property
-    def page(self) -> Page:
-        if not self.pages:
-            raise InputError("give a picture first")
-        return self.pages[-1]
 
 
 class LearnTab:
@@ -136,55 +96,21 @@ class LearnTab:
         self.sessions.keep_upload(session, upload)
         if upload is None:
             return [gr.skip()] * 4
-        if desk.busy:
-            raise InputError("it is still learning; give the picture again when it is done")
-        if len(desk.pages) >= MAX_EXAMPLES:
-            raise InputError(f"{MAX_EXAMPLES} pictures are enough here; press Learn, or start over")
-        desk.pages.append(Page(read_upload(upload, LARGEST)))
-        desk.corner = None
-        said = f"Picture {len(desk.pages)}. Name a thing, then click two opposite corners of it."
+        said = desk.add(lambda: read_upload(upload, LARGEST))
         return [self.board_of(session, desk), self.sight(session, desk, name), gr.skip(), said]
 
     @told(2)
     def click(self, name: str, event: gr.SelectData, request: gr.Request) -> list[Any]:
         session, desk = self.at(request)
         zoom = zoom_of(desk.page.image)
-        said = self.corner(desk, name, (int(event.index[0] / zoom), int(event.index[1] / zoom)))
+        said = desk.click(name, (int(event.index[0] / zoom), int(event.index[1] / zoom)))
         return [self.board_of(session, desk), said]
-
-    def corner(self, desk: Desk, name: str, point: tuple[int, int]) -> str:
-        """First click: a corner. Second: the box."""
-        page, name = desk.page, (name or "").strip()
-        if not 0 < len(name) <= 40:
-            raise InputError("name the thing first: 1 to 40 characters")
-        if not name.isprintable() or set(name) & MARKUP:
-            raise InputError(f"a name is of letters, digits and spaces, without any of {' '.join(sorted(MARKUP))}")
-        if desk.corner is None:
-            desk.corner = point
-            return "Now the opposite corner."
-        (x1, x2), (y1, y2) = (sorted(pair) for pair in zip(desk.corner, point))
-        desk.corner = None
-        if min(x2 - x1, y2 - y1) < 4:
-            return "⚠️ That box is too small; click two opposite corners."
-        if len(page.boxes) >= MOST_BOXES:
-            raise InputError(f"a picture takes at most {MOST_BOXES} boxes")
-        page.boxes.append((x1, y1, x2, y2))
-        page.names.append(name)
-        count = sum(len(p.boxes) for p in desk.pages)
-        pictures = f"{len(desk.pages)} picture{'' if len(desk.pages) == 1 else 's'}"
-        return f"{count} box{'' if count == 1 else 'es'} on {pictures}. Another one, or press Learn."
 
     @told(2)
     def take_back(self, request: gr.Request) -> list[Any]:
         session, desk = self.at(request)
-        page = desk.page
-        if desk.corner is not None:
-            desk.corner = None
-        elif page.boxes:
-            page.boxes.pop()
-            page.names.pop()
-        count = len(page.boxes)
-        return [self.board_of(session, desk), f"{count} box{'' if count == 1 else 'es'} on this picture."]
+        said = desk.take_back()
+        return [self.board_of(session, desk), said]
 
     @told(5, 3)
     def start_over(self, request: gr.Request) -> list[Any]:
@@ -233,18 +159,7 @@ class LearnTab:
     def go_back(self, request: gr.Request) -> list[Any]:
         """Undo the last press of Learn, with the classes it brought."""
         session, desk = self.at(request)
-        with desk.lock:
-            if desk.busy:
-                raise InputError("it is still learning")
-            if desk.lesson is None or not desk.marks:
-                raise InputError("nothing to undo")
-            if not desk.lesson.can_go_back_to(desk.marks[-1]):
-                raise InputError("that is too long ago to undo; Start over begins anew")
-            mark = desk.marks.pop()
-            while desk.lesson.depth > mark:
-                desk.lesson.undo()
-            desk.losses = desk.losses[: desk.lesson.updates]
-        said = f"Undone: back to {desk.lesson.updates} updates." if desk.lesson.updates else "Undone: the copy is as it was at first."
+        said = desk.undo()
         return [self.sight(session, desk, desk.model), loss_curve(desk.losses) if desk.losses else None, said]
 
     @told(2)
@@ -304,20 +219,3 @@ class LearnTab:
             seen.append(boxed(page.image, found, lesson.classes))
         sheet = seen[0] if len(seen) == 1 else contact_sheet(seen, columns=min(3, len(seen)))
         return session.picture("learn", sheet, keep=6)
-
-
-def board(desk: Desk) -> np.ndarray:
-    """The picture being boxed, enlarged if small, with the user's boxes and the first corner clicked."""
-    page, zoom = desk.page, zoom_of(desk.page.image)
-    known = tuple(dict.fromkeys(page.names))
-    labels = torch.tensor([known.index(name) for name in page.names], dtype=torch.int64)
-    found = Detections(torch.tensor(page.boxes, dtype=torch.float32).reshape(-1, 4), torch.ones(len(labels)), labels)
-    image = boxed(page.image, found, known, scores=False)
-    if desk.corner is None:
-        return image
-    canvas = Image.fromarray(image)
-    pen, (x, y), arm = ImageDraw.Draw(canvas), (desk.corner[0] * zoom, desk.corner[1] * zoom), max(6, max(canvas.size) // 40)
-    for width, colour in ((5, "white"), (2, "#d1224f")):
-        pen.line((x - arm, y, x + arm, y), fill=colour, width=width)
-        pen.line((x, y - arm, x, y + arm), fill=colour, width=width)
-    return np.asarray(canvas)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.learn import Desk
+from app.desk import Desk
 from app.models import Models
 from spyolo.checkpoint import load_detector
 from spyolo.evaluation.energy import EnergyMeter

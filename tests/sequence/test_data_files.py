@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -49,6 +50,43 @@ def test_without_a_network_the_download_says_what_to_do(tmp_path, monkeypatch):
 
     monkeypatch.setattr(MNIST, "download", no_network)
     assert "By hand: put its four .gz files into a folder" in refused(find_pictures, str(tmp_path), "mnist", download=True)
+
+
+@pytest.fixture
+def fetched(monkeypatch):
+    """What was fetched, and where to: in place of torchvision, files laid out as it lays them out."""
+    calls = []
+
+    def fetch(kind, root) -> None:
+        calls.append((kind, root))
+        write_mnist(root / kind / "raw")
+
+    monkeypatch.setitem(find_pictures.__globals__, "fetch", fetch)
+    monkeypatch.delenv("SPYOLO_DATA", raising=False)
+    return calls
+
+
+@pytest.mark.parametrize("laid_out", [".", "raw", "FashionMNIST/raw"])
+def test_what_is_there_is_not_fetched_again(laid_out, tmp_path, fetched, monkeypatch):
+    folder = write_mnist(tmp_path / "fashion-mnist" / laid_out)
+    assert find_pictures(str(tmp_path / "fashion-mnist"), "fashion-mnist", download=True) == folder
+    monkeypatch.setenv("SPYOLO_DATA", str(tmp_path))
+    assert find_pictures("", "fashion-mnist", download=True) == folder
+    assert not fetched
+
+
+def test_what_is_not_there_is_fetched_into_the_folder_given_or_the_variables_or_data(tmp_path, fetched, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, variable, root in (("", "", Path("data")), ("", "all", Path("all/mnist")), ("mine", "all", Path("mine"))):
+        monkeypatch.setenv("SPYOLO_DATA", variable)
+        for _ in range(2):  # the second time it is there
+            assert find_pictures(given, "mnist", download=True) == root / "MNIST" / "raw"
+        assert fetched.pop() == ("MNIST", root) and not fetched
+
+
+def test_the_rest_of_half_a_set_is_fetched(tmp_path, fetched):
+    (write_mnist(tmp_path) / "t10k-labels-idx1-ubyte.gz").unlink()
+    assert find_pictures(str(tmp_path), "mnist", download=True) == tmp_path / "MNIST" / "raw" and len(fetched) == 1
 
 
 # --- pictures ---

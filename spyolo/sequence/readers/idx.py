@@ -15,6 +15,7 @@ from spyolo.files import one_line, read_limited
 
 MOST_BYTES = 1 << 30
 CLASSES = 10  # of MNIST and Fashion-MNIST
+FILES = tuple(f"{split}-{kind}-ubyte" for split in ("train", "t10k") for kind in ("images-idx3", "labels-idx1"))  # of a set
 
 
 def read_idx(path: Path) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from torch import Tensor
 
 from spyolo.errors import InputError
+from spyolo.files import is_there
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import ACCURACY
 from spyolo.sequence.places import VARIABLE, data_root
-from spyolo.sequence.readers.idx import read_pictures
+from spyolo.sequence.readers.idx import FILES, read_pictures
 from spyolo.sequence.tasks.base import Task
 
 PERMUTATION_SEED = 1111  # of the scrambled order: the same for every run, whatever its seed
@@ -22,19 +24,35 @@ SHOWN = ("pixels", "permuted", "spikes", "still")
 def find_pictures(given: str, name: str, download: bool = False) -> Path:
     """The folder with the four IDX files of MNIST (`mnist`) or Fashion-MNIST (`fashion-mnist`), also as torchvision lays them out.
 
+    Args:
+        given: a folder, or nothing: <SPYOLO_DATA>/<name>.
+        download: where the files are not all there, let torchvision fetch them into that folder (into `data` where neither is given).
+
     Raises:
         InputError: nothing there, and (with `download`) nothing to be fetched.
     """
     kind = "FashionMNIST" if name.startswith("fashion") else "MNIST"
     needs = f"a folder with train-images-idx3-ubyte.gz and the three other files of {kind} (--download true fetches them)"
     if download:
-        fetch(kind, Path(given or "data"))
-        given = given or "data"
+        root = Path(given) if given else Path(os.environ[VARIABLE]) / name if os.environ.get(VARIABLE) else Path("data")
+        if not is_there(root, lambda path: any(missing(folder) == 0 for folder in layouts(path, kind))):
+            fetch(kind, root)
+        given = str(root)
     root = data_root(given, name, needs)
-    for folder in (root, root / "raw", root / kind / "raw"):
-        if any((folder / f"train-images-idx3-ubyte{end}").is_file() for end in ("", ".gz")):
-            return folder
+    folder = min(layouts(root, kind), key=missing)  # where some files lay and the rest was fetched, that is the fetched one
+    if missing(folder) < len(FILES):
+        return folder
     raise InputError(f"{root}: needed: {needs}; or set {VARIABLE}")
+
+
+def layouts(root: Path, kind: str) -> tuple[Path, Path, Path]:
+    """Where a set's files may lie: in the folder itself, or as torchvision lays them out."""
+    return root, root / "raw", root / kind / "raw"
+
+
+def missing(folder: Path) -> int:
+    """How many of the four files a folder holds neither as they are nor gzipped."""
+    return sum(not any((folder / f"{name}{end}").is_file() for end in ("", ".gz")) for name in FILES)
 
 
 def fetch(kind: str, root: Path) -> None:

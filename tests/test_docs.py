@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import sys
@@ -48,6 +49,36 @@ def test_anchors_are_those_of_github(tmp_path: Path):
     page = tmp_path / "a.md"
     page.write_text("# One `two`, three!\n## 5. The app\n## 5. The app\n```\n# code\n```\n")
     assert anchors(page) == {"one-two-three", "5-the-app", "5-the-app-1"}
+
+
+def defined_in(file: Path) -> set[str]:
+    """Functions, classes and methods (`Class.method`) that a file defines."""
+    found = set[str]()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{method.name}" for method in node.body if isinstance(method, ast.FunctionDef)}
+    return found
+
+
+def test_each_equation_is_linked_to_its_function_and_its_test():
+    """Of docs/theory.md: every number is in the table at its end, and every name is defined in the file that it leads to."""
+    page = ROOT / "docs" / "theory.md"
+    text, _, table = page.read_text().partition("## Where each equation is computed and tested\n")
+    numbers = re.findall(r"^ {4}.* \((\d+)\)$", text, re.MULTILINE)
+    assert numbers == [str(n) for n in range(1, 13)]
+    rows = [re.split(r" *\| *", line.strip("| ")) for line in table.splitlines() if line.startswith("| ")][1:]
+    assert {n for of, *_ in rows for n in re.findall(r"\((\d+)\)", of)} == set(numbers)
+    for of, functions, tests in rows:
+        for cell, folder in ((functions, ROOT / "spyolo"), (tests, ROOT / "tests")):
+            links = re.findall(r"\[`([\w.]+)`\]\(([^)]+)\)", cell)
+            assert links and len(links) == cell.count("["), f"{of}: {cell}"
+            for name, path in links:
+                file = (page.parent / path).resolve()
+                assert file.is_relative_to(folder), f"{of}: {path}"
+                assert name in defined_in(file), f"{of}: {path} defines no {name}"
+        assert all(name.startswith("test_") for name, _ in links), f"{of}: {tests}"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="files have no such mode")

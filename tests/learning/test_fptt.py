@@ -139,6 +139,22 @@ def test_two_steps_of_paper_by_hand():
     assert w.grad is None  # nothing is left for the next part to add to
 
 
+def test_paper_hands_the_optimizer_the_gradient_of_the_steps_own_problem():
+    """Equation (1) as it stands, l_t(W) + alpha/2 |W - W_bar - g/(2 alpha)|^2, by autograd, at each of ten steps; g of the step before."""
+    problem, w = Quadratic(), weight()
+    rule = FPTT(torch.optim.SGD([w], lr=0.1), ALPHA, form="paper")
+    before, average, g = w.detach().clone(), rule.average[0].clone(), torch.zeros(4, dtype=torch.float64)
+
+    def it_was_that_gradient(t: int) -> None:
+        nonlocal before, average, g
+        v = before.clone().requires_grad_()
+        (wanted,) = torch.autograd.grad(problem.loss(v, t) + ALPHA / 2 * (v - average - g / (2 * ALPHA)).square().sum(), v)
+        torch.testing.assert_close((before - w.detach()) / 0.1, wanted, rtol=0, atol=1e-12)
+        before, average, g = w.detach().clone(), rule.average[0].clone(), problem.gradient(w, t)
+
+    train(rule, problem, 10, it_was_that_gradient)
+
+
 def recurrent(w: Tensor, h: Tensor, xs: Tensor) -> tuple[Tensor, Tensor]:
     """Loss over some steps of a small recurrent network, and its last state."""
     loss = torch.zeros((), dtype=w.dtype)

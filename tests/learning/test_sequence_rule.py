@@ -142,6 +142,31 @@ def test_online_fptt_is_the_detectors_object_after_each_step():
     torch.testing.assert_close(weights(net), expected, rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("mean", [False, True])
+def test_the_second_pass_of_paper_is_the_gradient_at_the_new_weights(mean):
+    """Over the same part, from the state that it began with: what lambda then holds."""
+    net, (x, target) = network(), sequence()
+    rule = build_rule("fptt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, form="paper", parts=2, mean=mean)
+    seen = []
+
+    def keep() -> None:  # right after an update
+        state, total = began.pop(), 0.0
+        for x_t in x[len(seen) * T // 2 :][: T // 2]:
+            output, state = net(x_t, state)
+            total = total + nn.functional.cross_entropy(output, target) / (T // 2 if mean else 1)
+        seen.append(torch.cat([g.flatten() for g in torch.autograd.grad(total, list(net.parameters()))]))
+        torch.testing.assert_close(torch.cat([g.flatten() for g in rule.update.lam]), seen[-1], rtol=0, atol=1e-12)
+
+    rule.after_update = keep
+    rule.start(T)
+    for t in range(T):
+        if t % (T // 2) == 0:
+            began = [rule.state]
+        rule.step(x[t], target)
+    rule.finish()
+    assert len(seen) == 2 and not torch.allclose(*seen)
+
+
 def test_parts_of_any_length_pull_equally_hard_with_mean():
     net, (x, target) = network(), sequence()
     rule = build_rule("bptt", net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.cross_entropy)

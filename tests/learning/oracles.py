@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from spyolo.learning import build_rule
 from spyolo.neurons import Cell, Readout, Stack, dense_cell
@@ -45,7 +46,7 @@ def random_sequence(timesteps: int, batch: int, inputs: int, outputs: int, seed:
 def rule_gradients(name: str, net: nn.Module, x: Tensor, y: Tensor, skip: int = 0, **options) -> dict[str, Tensor]:
     """What a rule leaves in `.grad` after a sequence; the first `skip` steps have no loss."""
     net.zero_grad()
-    rule = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.mse_loss, parts=1, **options)
+    rule = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.mse_loss, **{"parts": 1, **options})
     rule.hold = True
     rule.start(len(x))
     for t in range(len(x)):
@@ -54,12 +55,16 @@ def rule_gradients(name: str, net: nn.Module, x: Tensor, y: Tensor, skip: int = 
     return {name: w.grad.clone() if w.grad is not None else torch.zeros_like(w) for name, w in net.named_parameters()}
 
 
-def autograd_gradients(net: Callable, x: Tensor, y: Tensor, skip: int = 0, step: Callable | None = None) -> dict[str, Tensor]:
-    """BPTT of `net(x, state)`, written out; of `step(x, state)` where the net is to be run otherwise."""
+def autograd_gradients(net: nn.Module, x: Tensor, y: Tensor, skip: int = 0, step: Callable | None = None,
+                       cuts: Container[int] = ()) -> dict[str, Tensor]:  # fmt: skip
+    """BPTT of `net(x, state)`, written out; of `step(x, state)` where the net is to be run otherwise. Nothing flows back over the begin
+    of the steps in `cuts`."""
     step = step or net
     net.zero_grad()
     state, total = None, 0.0
     for t in range(len(x)):
+        if t in cuts:
+            state = tree_map_only(Tensor, Tensor.detach, state)
         output, state = step(x[t], state)
         if t >= skip:
             total = total + (1.0 + 0.1 * t) * nn.functional.mse_loss(output, y[t])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import autograd_gradients, largest_difference, random_network, random_sequence, rule_gradients
 from torch import Tensor, nn
 
-from spyolo.learning import FORMS, FPTT, build_rule
+from spyolo.learning import FORMS, FPTT, build_rule, split_steps
 from spyolo.neurons import DENSE, Readout, Stack, dense_cell
+from spyolo.neurons.readout import READOUTS
 
 T, B, INPUTS, N, CLASSES = 6, 3, 4, 5, 2
 
@@ -273,22 +277,40 @@ def test_names_and_options_that_make_no_sense():
         build_rule("fptt", net, optimizer, nn.functional.cross_entropy, parts=7).start(6)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(kind=st.sampled_from(DENSE), timesteps=st.integers(1, 12), batch=st.integers(1, 3), form=st.sampled_from(FORMS),
-       seed=st.integers(0, 999))  # fmt: skip
-def test_fptt_k_of_one_part_has_the_gradient_of_bptt(kind, timesteps, batch, form, seed):
-    found = []
-    for name, options in (("bptt", {}), ("fptt", {"parts": 1, "form": form})):
-        net = network(kind)
-        torch.manual_seed(seed)
-        x, y = torch.randn(timesteps, batch, INPUTS, dtype=torch.float64), torch.randint(CLASSES, (batch,))
-        rule = build_rule(name, net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.cross_entropy, **options)
-        rule.hold = True
-        show(rule, x, y)
-        gradient, before = grads(net), weights(net)
-        net.zero_grad()
-        rule.hold = False
-        show(rule, x, y)
-        torch.testing.assert_close(weights(net), before - 0.1 * gradient, rtol=0, atol=1e-12)
-        found.append(gradient)
-    torch.testing.assert_close(*found, rtol=0, atol=1e-12)
+SIZES = {
+    "kinds": st.lists(st.sampled_from(DENSE), min_size=1, max_size=2), "inputs": st.integers(1, 5), "units": st.integers(1, 6),
+    "outputs": st.integers(1, 3), "batch": st.integers(1, 3), "readout": st.sampled_from(READOUTS), "recurrent": st.booleans(),
+    "seed": st.integers(0, 10**6),
+}  # fmt: skip
+few = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def drawn(kinds, inputs, units, outputs, batch, readout, recurrent, seed, timesteps) -> tuple[Stack, Tensor, Tensor]:
+    sizes = [inputs, *(units + i for i in reversed(range(len(kinds))))]
+    net = random_network(kinds, sizes, outputs, recurrent=recurrent, readout=readout, seed=seed)
+    return net, *random_sequence(timesteps, batch, inputs, outputs, seed)
+
+
+@few
+@given(lengths=st.lists(st.integers(1, 8), min_size=1, max_size=3), form=st.sampled_from(FORMS), **SIZES)
+def test_fptt_k_has_the_gradient_of_bptt_inside_each_part(lengths, form, **sizes):
+    """Plain autograd with the state detached between parts; with one part, BPTT. Its first update is then plain gradient descent."""
+    plan = split_steps(sum(lengths), len(lengths))
+    net, x, y = drawn(**sizes, timesteps=sum(plan))
+    wanted = autograd_gradients(net, x, y, cuts=list(accumulate(plan)))
+    assert largest_difference(rule_gradients("fptt", net, x, y, parts=len(plan), form=form), wanted) < 1e-10
+    before, first = weights(net), autograd_gradients(net, x[: plan[0]], y)
+    rule = build_rule("fptt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.mse_loss, parts=len(plan), form=form)
+    rule.start(len(x))
+    for t in range(plan[0]):
+        rule.step(x[t], y[t], weight=1.0 + 0.1 * t)
+    torch.testing.assert_close(weights(net), before - 0.1 * torch.cat([g.flatten() for g in first.values()]), rtol=1e-10, atol=1e-10)
+
+
+@few
+@given(timesteps=st.integers(1, 12), skip=st.integers(0, 11), **SIZES)
+def test_sltt_is_bptt_with_every_step_cut_off(timesteps, skip, **sizes):
+    net, x, y = drawn(**sizes, timesteps=timesteps)
+    skip = min(skip, timesteps - 1)
+    wanted = autograd_gradients(net, x, y, skip, cuts=range(timesteps))
+    assert largest_difference(rule_gradients("sltt", net, x, y, skip), wanted) < 1e-10

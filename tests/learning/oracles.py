@@ -72,6 +72,37 @@ def autograd_gradients(net: nn.Module, x: Tensor, y: Tensor, skip: int = 0, step
     return {name: w.grad.clone() if w.grad is not None else torch.zeros_like(w) for name, w in net.named_parameters()}
 
 
+def cut_between_layers(net: Stack) -> Callable:
+    """`net` as a step whose gradient has no way through time between layers: that of symmetric e-prop, OSTL and OTTT in hidden layers.
+
+    What a layer does to its own later steps counts for its own weights only. What it sends up, x, reaches the loss through the layers above
+    as they are at that step, their states and weights taken as given:
+
+        dE/dw^l = sum_t (dE_t/do_t) W_out (prod_{k>l} dx_t^k/dx_t^{k-1}) f_t^l,     f_t^l = decay f_{t-1}^l + (1 - decay) dx_t^l/dw^l
+
+    dx_t^l/dw^l through the layer's own past; f is what a leaky readout makes of it, and dx_t^l/dw^l itself under a linear one.
+    """
+    decay = net.readout.decay
+
+    def step(x: Tensor, before):
+        states, filtered, o = before or ((None,) * len(net.cells), (0.0,) * len(net.cells), None)
+        states, filtered = list(states), list(filtered)
+        for i, cell in enumerate(net.cells):
+            field = net.readout.reads == "membrane" and i == len(net.cells) - 1
+            given = tree_map_only(Tensor, Tensor.detach, (dict(cell.named_parameters()), states[i]))
+            through = torch.func.functional_call(cell, given[0], (x, given[1]))
+            own = cell(x.detach(), states[i])
+            states[i] = own[1]
+            through, own = (shown[1][0] if field else shown[0] for shown in (through, own))
+            filtered[i] = decay * filtered[i] + (1 - decay) * own
+            x = own.detach() + (filtered[i] - filtered[i].detach()) + (through - through.detach())
+        output, o = net.readout(x.detach(), o)
+        way_down = nn.functional.linear((x - x.detach()).flatten(1), net.readout.linear.weight.detach())
+        return output + way_down, (states, filtered, o)
+
+    return step
+
+
 def largest_difference(a: dict[str, Tensor], b: dict[str, Tensor], only: str = "") -> float:
     """Max |a - b| over the weights whose name contains `only`, relative to the largest entry where that exceeds one."""
     assert a.keys() == b.keys()

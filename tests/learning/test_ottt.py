@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import autograd_gradients, largest_difference, random_network, random_sequence, rule_gradients
-from torch import Tensor, nn
+from oracles import autograd_gradients, cut_between_layers, largest_difference, random_network, random_sequence, rule_gradients
+from torch import nn
 
-from spyolo.neurons import Cell, LIFUnit, Readout, Stack, spike
+from spyolo.neurons import Cell, LIFUnit, Readout, Stack
 
 few = settings(max_examples=20, deadline=None, derandomize=True)
 SIZES = {
@@ -21,25 +21,6 @@ SIZES = {
 def lif_network(sizes: list[int], outputs: int, reads: str, seed: int) -> Stack:
     return random_network(["lif"] * (len(sizes) - 1), sizes, outputs, recurrent=False, readout="linear", reads=reads, seed=seed,
                           detach_reset=True, alpha=0.8, normalise=True)  # fmt: skip
-
-
-def cut_between_layers(net: Stack):
-    """`net` with the decay path between layers cut: what comes from below acts within the step, and is not carried on in the membrane."""
-
-    def step(x: Tensor, state):
-        state = state or [None] * len(net.cells)
-        after = []
-        for cell, s in zip(net.cells, state):
-            unit = cell.unit
-            own = unit.scale * cell.synapse(x.detach())  # the weights' path, which is carried on
-            through = torch.func.functional_call(cell.synapse, {k: w.detach() for k, w in cell.synapse.named_parameters()}, (x,))
-            v = own if s is None else unit.alpha * s[0] + own - unit.threshold * s[1].detach()
-            shown = v + unit.scale * (through - through.detach())  # the same value, and the way down
-            x = spike(shown - unit.threshold, unit.surrogate)
-            after.append((v, x))
-        return net.readout(shown if net.readout.reads == "membrane" else x, None)[0], after
-
-    return step
 
 
 @few

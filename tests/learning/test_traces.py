@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracles import DeafCell, autograd_gradients, largest_difference, random_network, random_sequence, rule_gradients
+from oracles import DeafCell, autograd_gradients, cut_between_layers, largest_difference, random_network, random_sequence, rule_gradients
 from torch import nn
 
 from spyolo.errors import InputError
@@ -89,6 +89,39 @@ def test_ostl_of_a_deep_feed_forward_network_is_exact_in_its_last_layer(kind, **
     ostl, bptt = rule_gradients("ostl", net, x, y), autograd_gradients(net, x, y)
     assert largest_difference(ostl, bptt, "cells.1") < 1e-10
     assert largest_difference(ostl, bptt, "readout") < 1e-10
+
+
+DEEP = SIZES | {"units": st.lists(st.integers(1, 5), min_size=2, max_size=3), "timesteps": st.integers(2, 10)}
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("kind", ["snu", "ssnu", "lif", "alif", "lstm"])
+@settings(few, max_examples=6)
+@given(**DEEP)
+def test_deep_ostl_is_autograd_with_the_ways_through_time_between_layers_cut(
+    kind, recurrent, inputs, units, outputs, batch, timesteps, readout, reads, seed
+):
+    """In every layer, hidden ones too; recurrent layers with H, which stays within the layer."""
+    net = random_network([kind] * len(units), [inputs, *units], outputs, recurrent=recurrent, readout=readout, reads=reads, seed=seed)
+    x, y = random_sequence(timesteps, batch, inputs, outputs, seed)
+    wanted = autograd_gradients(net, x, y, 1, cut_between_layers(net))
+    assert largest_difference(rule_gradients("ostl", net, x, y, 1), wanted) < 1e-10
+
+
+@pytest.mark.parametrize("recurrent", [False, True])
+@pytest.mark.parametrize("kind", ["lif", "alif", "ssnu", "gru"])
+@settings(few, max_examples=6)
+@given(**DEEP)
+def test_deep_eprop_is_autograd_with_the_ways_through_time_between_layers_cut_too(
+    kind, recurrent, inputs, units, outputs, batch, timesteps, readout, reads, seed
+):
+    """Symmetric feedback: beside what its own traces leave out, it drops what OSTL drops."""
+    shape, data = ([kind] * len(units), [inputs, *units], outputs), random_sequence(timesteps, batch, inputs, outputs, seed)
+    options = {"recurrent": recurrent, "readout": readout, "reads": reads, "seed": seed}
+    cut = {"cell": DeafCell} if kind == "gru" else {"cell": DeafCell, "detach_reset": True}
+    net, oracle = random_network(*shape, **options), random_network(*shape, **options, **cut)
+    wanted = autograd_gradients(oracle, *data, 1, cut_between_layers(oracle))
+    assert largest_difference(rule_gradients("eprop", net, *data, 1), wanted) < 1e-10
 
 
 def test_what_deep_ostl_drops():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import struct
+import tracemalloc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -26,6 +28,16 @@ def listed(events: Events) -> list[tuple[int, int, int, int]]:
     return list(zip(*(v.tolist() for v in events)))
 
 
+def peak(call: Callable[[], object]) -> int:
+    """Bytes that Python and numpy held at most, over what there was before."""
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 # --- AEDAT 3.1 ---
 
 
@@ -35,6 +47,22 @@ def test_gesture_events_are_read_packet_by_packet(tmp_path):
     assert listed(read_window(path, 0, 1000)) == GESTURE
     assert listed(read_window(path, 150, 400)) == GESTURE[1:3]  # the end is not in it
     assert not listed(read_window(path, 500, 900))
+
+
+def test_a_window_of_a_long_recording_takes_the_memory_of_a_short_one(tmp_path):
+    """Packets before it, of other kinds and after it: 600 times the window, and no more memory."""
+    whole = aedat3_bytes([[(t, 3, 4, 1)] * 1000 for t in (100, 200, 300)])
+    size = 28 + 8000
+    head, body = whole[: -3 * size], whole[-3 * size :]
+    before, inside, after = body[:size], body[size : 2 * size], body[2 * size :]
+    special = struct.pack("<hhiiiiii", 0, 1, 8, 4, 0, 1000, 1000, 1000) + bytes(8000)
+    peaks = []
+    for times in (1, 200):
+        path = tmp_path / f"{times}.aedat"
+        path.write_bytes(head + times * (before + special) + inside + times * after)
+        assert len(read_window(path, 150, 250).t) == 1000
+        peaks.append(peak(lambda path=path: read_window(path, 150, 250)))
+    assert peaks[1] < 1.1 * peaks[0] < path.stat().st_size / 10
 
 
 def test_time_stamps_that_ran_over_go_on(tmp_path):
@@ -265,3 +293,35 @@ def test_frames_by_time_and_by_count():
     assert frame_numbers(events, 2, "count").tolist() == [0, 0, 1, 1]
     with pytest.raises(ValueError, match="time or count"):
         frame_numbers(events, 2, "space")
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize("kind", ["N-MNIST", "CIFAR10-DVS", "DVS-Gesture"])
+def test_a_batch_takes_the_memory_of_its_frames_and_one_recording(tmp_path, kind):
+    """However many recordings the batch, and the batches before it, are made of."""
+    events = [(7, 3, 4, 1)] * 20000
+    if kind == "N-MNIST":
+        for folder in (tmp_path / split / str(label) for split in ("Train", "Test") for label in range(10)):
+            folder.mkdir(parents=True)
+            (folder / "0.bin").write_bytes(nmnist_bytes(events[:1]) * len(events))
+        task = NMNIST(tmp_path, 2, "count")
+    elif kind == "CIFAR10-DVS":
+        data = aedat2_bytes(events)
+        for folder in (tmp_path / name for name in CIFAR10):
+            folder.mkdir()
+            for i in range(2):
+                (folder / f"{i}.aedat").write_bytes(data)
+        task = CIFAR10DVS(tmp_path, 2, "count", shrink=8)
+    else:
+        (tmp_path / "a.aedat").write_bytes(aedat3_bytes([events]))
+        (tmp_path / "a_labels.csv").write_text("class,startTime_usec,endTime_usec\n" + "3,0,1000\n" * 10)
+        for name in ("trials_to_train.txt", "trials_to_test.txt"):
+            (tmp_path / name).write_text("a.aedat\n")
+        task = DVSGesture(tmp_path, 2, "count", shrink=8)
+    one, ten = (peak(lambda n=n: task.train_batch(list(range(n)), 0)) for n in (1, 10))
+    frames = task.train_batch([0], 0).inputs.nbytes
+    assert frames < 0.05 * one and ten - 10 * frames < 1.05 * (one - frames)
+    many = peak(lambda: [len(task.train_batch([i], 0).inputs) for i in range(10)])
+    assert many < 1.05 * one

@@ -62,14 +62,18 @@ class EventSet(Task):
         frames = np.empty((self.timesteps, len(indices), 2, side, side), np.int16)
         labels = []
         for column, i in enumerate(self.places(split, indices)):
-            events, label = self.recording(split, i)
-            if not len(events.t):
-                raise InputError(f"recording {i} of {split} ({self.told(split, i)}) has no events: blank frames would be learned")
-            counts = to_frames(events, self.timesteps, self.side, self.side, self.by, self.shrink)
-            frames[:, column] = np.minimum(counts, 32767)
+            frames[:, column], label = self.counted(split, i)
             labels.append(label)
         inputs = torch.from_numpy(frames)
         return Batch(inputs.flatten(2) if self.flat else inputs, torch.tensor(labels), self.timesteps)
+
+    def counted(self, split: str, i: int) -> tuple[np.ndarray, int]:
+        """Frames and label of one recording, whose events are gone with the call: two recordings are never held."""
+        events, label = self.recording(split, i)
+        if not len(events.t):
+            raise InputError(f"recording {i} of {split} ({self.told(split, i)}) has no events: blank frames would be learned")
+        counts = to_frames(events, self.timesteps, self.side, self.side, self.by, self.shrink)
+        return np.minimum(counts, 32767), label
 
 
 class NMNIST(EventSet):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import sys
@@ -51,6 +52,7 @@ def test_anchors_are_those_of_github(tmp_path: Path):
     assert anchors(page) == {"one-two-three", "5-the-app", "5-the-app-1"}
 
 
+@functools.cache
 def defined_in(file: Path) -> set[str]:
     """Functions, classes and methods (`Class.method`) that a file defines."""
     found = set[str]()

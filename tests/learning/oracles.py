@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ class DeafCell(Cell):
     """A cell that is deaf to itself in its gradient: what the recurrent synapse carries is detached."""
 
     def drive(self, current: Tensor, state) -> Tensor:
+        if self.recurrent is None:  # LTC neurons at rest then have no state yet
+            return super().drive(current, state)
         sent = list(state)
         at = getattr(self.unit, "transmits", 1)
         sent[at] = sent[at].detach()
@@ -72,7 +74,7 @@ def autograd_gradients(net: nn.Module, x: Tensor, y: Tensor, skip: int = 0, step
     return {name: w.grad.clone() if w.grad is not None else torch.zeros_like(w) for name, w in net.named_parameters()}
 
 
-def cut_between_layers(net: Stack) -> Callable:
+def cut_between_layers(net: Stack, feedback: Sequence[Tensor] = ()) -> Callable:
     """`net` as a step whose gradient has no way through time between layers: that of symmetric e-prop, OSTL and OTTT in hidden layers.
 
     What a layer does to its own later steps counts for its own weights only. What it sends up, x, reaches the loss through the layers above
@@ -80,7 +82,8 @@ def cut_between_layers(net: Stack) -> Callable:
 
         dE/dw^l = sum_t (dE_t/do_t) W_out (prod_{k>l} dx_t^k/dx_t^{k-1}) f_t^l,     f_t^l = decay f_{t-1}^l + (1 - decay) dx_t^l/dw^l
 
-    dx_t^l/dw^l through the layer's own past; f is what a leaky readout makes of it, and dx_t^l/dw^l itself under a linear one.
+    dx_t^l/dw^l through the layer's own past; f is what a leaky readout makes of it, and dx_t^l/dw^l itself under a linear one. With
+    `feedback` [outputs, n] a layer (e-prop's), this B_l stands for the way through W_out and the layers above.
     """
     decay = net.readout.decay
 
@@ -97,8 +100,11 @@ def cut_between_layers(net: Stack) -> Callable:
             filtered[i] = decay * filtered[i] + (1 - decay) * own
             x = own.detach() + (filtered[i] - filtered[i].detach()) + (through - through.detach())
         output, o = net.readout(x.detach(), o)
-        way_down = nn.functional.linear((x - x.detach()).flatten(1), net.readout.linear.weight.detach())
-        return output + way_down, (states, filtered, o)
+        if feedback:
+            ways = [nn.functional.linear(f - f.detach(), b) for f, b in zip(filtered, feedback, strict=True)]
+        else:
+            ways = [nn.functional.linear((x - x.detach()).flatten(1), net.readout.linear.weight.detach())]
+        return output + sum(ways), (states, filtered, o)
 
     return step
 

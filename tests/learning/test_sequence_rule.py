@@ -294,11 +294,13 @@ def drawn(kinds, inputs, units, outputs, batch, readout, recurrent, seed, timest
 @few
 @given(lengths=st.lists(st.integers(1, 8), min_size=1, max_size=3), form=st.sampled_from(FORMS), **SIZES)
 def test_fptt_k_has_the_gradient_of_bptt_inside_each_part(lengths, form, **sizes):
-    """Plain autograd with the state detached between parts; with one part, BPTT. Its first update is then plain gradient descent."""
+    """Plain autograd with the state detached between parts, which is truncated BPTT, and BPTT with one part. The first update is then plain
+    gradient descent."""
     plan = split_steps(sum(lengths), len(lengths))
     net, x, y = drawn(**sizes, timesteps=sum(plan))
     wanted = autograd_gradients(net, x, y, cuts=list(accumulate(plan)))
-    assert largest_difference(rule_gradients("fptt", net, x, y, parts=len(plan), form=form), wanted) < 1e-10
+    for name, options in (("bptt", {}), ("fptt", {"form": form})):
+        assert largest_difference(rule_gradients(name, net, x, y, parts=len(plan), **options), wanted) < 1e-10
     before, first = weights(net), autograd_gradients(net, x[: plan[0]], y)
     rule = build_rule("fptt", net, torch.optim.SGD(net.parameters(), lr=0.1), nn.functional.mse_loss, parts=len(plan), form=form)
     rule.start(len(x))

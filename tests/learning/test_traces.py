@@ -52,14 +52,32 @@ def test_ostl_with_h_over_many_folds(kind, readout):
 
 
 @pytest.mark.parametrize("kind", ["snu", "lstm", "gru", "alif", "ltc"])
-def test_any_cell_through_its_jacobian(kind):
+@settings(few, max_examples=4)
+@given(**SIZES)
+def test_any_cell_through_its_jacobian(kind, **sizes):
     """Dense gates couple LTC neurons beside the recurrent synapse; torch.func sees it all."""
-    net, (x, y) = random_network([kind], [3, 4], 2), random_sequence(9, 2, 3, 2, 0)
-    assert largest_difference(rule_gradients("ostl", net, x, y, 2, jacobian=True), autograd_gradients(net, x, y, 2)) < 1e-10
+    shape, options, (x, y) = sizes_and_data(**sizes)
+    net, skip = random_network([kind], *shape, **options), len(x) // 3
+    wanted = autograd_gradients(net, x, y, skip)
+    assert largest_difference(rule_gradients("ostl", net, x, y, skip, jacobian=True), wanted) < 1e-10
     if kind == "ltc":
-        assert largest_difference(rule_gradients("ostl", net, x, y, 2), autograd_gradients(net, x, y, 2)) < 1e-10
+        assert largest_difference(rule_gradients("ostl", net, x, y, skip), wanted) < 1e-10
+
+
+def test_the_jacobian_of_a_cell_has_h_in_it():
+    net, (x, y) = random_network(["snu"], [3, 4], 2), random_sequence(2, 2, 3, 2, 0)
     with pytest.raises(ValueError, match="with_h=False does not go with it"):
-        rule_gradients("ostl", net, x, y, 2, jacobian=True, with_h=False)
+        rule_gradients("ostl", net, x, y, jacobian=True, with_h=False)
+
+
+@pytest.mark.parametrize("kind", ["snu", "ssnu", "lstm", "gru", "lif", "alif"])
+@settings(few, max_examples=6)
+@given(**SIZES)
+def test_ostl_without_h_is_bptt_with_the_transmitted_output_detached(kind, **sizes):
+    """The reset keeps its gradient, other than in e-prop."""
+    shape, options, (x, y) = sizes_and_data(**sizes)
+    net, deaf = (random_network([kind], *shape, cell=cell, **options) for cell in (Cell, DeafCell))
+    assert largest_difference(rule_gradients("ostl", net, x, y, with_h=False), autograd_gradients(deaf, x, y)) < 1e-10
 
 
 def test_a_leaky_readout_is_exact_above_and_not_below():
@@ -95,17 +113,19 @@ DEEP = SIZES | {"units": st.lists(st.integers(1, 5), min_size=2, max_size=3), "t
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
-@pytest.mark.parametrize("kind", ["snu", "ssnu", "lif", "alif", "lstm"])
+@pytest.mark.parametrize("kind", ["snu", "ssnu", "lif", "alif", "lstm", "ltc"])
 @settings(few, max_examples=6)
-@given(**DEEP)
+@given(with_h=st.booleans(), **DEEP)
 def test_deep_ostl_is_autograd_with_the_ways_through_time_between_layers_cut(
-    kind, recurrent, inputs, units, outputs, batch, timesteps, readout, reads, seed
+    kind, recurrent, inputs, units, outputs, batch, timesteps, readout, reads, seed, with_h
 ):
-    """In every layer, hidden ones too; recurrent layers with H, which stays within the layer."""
-    net = random_network([kind] * len(units), [inputs, *units], outputs, recurrent=recurrent, readout=readout, reads=reads, seed=seed)
-    x, y = random_sequence(timesteps, batch, inputs, outputs, seed)
-    wanted = autograd_gradients(net, x, y, 1, cut_between_layers(net))
-    assert largest_difference(rule_gradients("ostl", net, x, y, 1), wanted) < 1e-10
+    """In every layer, hidden ones too. H stays within its layer; without it what is transmitted there is detached."""
+    shape, data = ([kind] * len(units), [inputs, *units], outputs), random_sequence(timesteps, batch, inputs, outputs, seed)
+    options = {"recurrent": recurrent, "readout": readout, "reads": reads, "seed": seed}
+    options |= {"gate": "static"} if kind == "ltc" else {}
+    net, oracle = (random_network(*shape, **options, cell=cell) for cell in (Cell, Cell if with_h else DeafCell))
+    wanted = autograd_gradients(oracle, *data, 1, cut_between_layers(oracle))
+    assert largest_difference(rule_gradients("ostl", net, *data, 1, with_h=with_h), wanted) < 1e-10
 
 
 @pytest.mark.parametrize("recurrent", [False, True])
@@ -122,6 +142,19 @@ def test_deep_eprop_is_autograd_with_the_ways_through_time_between_layers_cut_to
     net, oracle = random_network(*shape, **options), random_network(*shape, **options, **cut)
     wanted = autograd_gradients(oracle, *data, 1, cut_between_layers(oracle))
     assert largest_difference(rule_gradients("eprop", net, *data, 1), wanted) < 1e-10
+
+
+@pytest.mark.parametrize(("feedback", "layers"), [("random", 1), ("random", 3), ("adaptive", 1)])
+@few
+@given(**SIZES | {"timesteps": st.integers(1, 10)}, kind=st.sampled_from(["lif", "alif"]))
+def test_eprop_with_random_feedback_is_autograd_with_it_in_place_of_the_way_down(feedback, layers, kind, units, inputs, outputs, **sizes):
+    """Adaptive feedback is random until the readout first moves."""
+    _, options, (x, y) = sizes_and_data(inputs, units, outputs, **sizes)
+    shape = [kind] * layers, [inputs, *range(units, units + layers)], outputs
+    net, oracle = random_network(*shape, **options), random_network(*shape, **options, cell=DeafCell, detach_reset=True)
+    rule = build_rule("eprop", net, torch.optim.SGD(net.parameters(), lr=1.0), nn.functional.mse_loss, feedback=feedback, seed=5)
+    wanted = autograd_gradients(oracle, x, y, step=cut_between_layers(oracle, rule.state_dict()["feedback"]))
+    assert largest_difference(rule_gradients("eprop", net, x, y, feedback=feedback, seed=5), wanted) < 1e-10
 
 
 def test_what_deep_ostl_drops():

@@ -137,7 +137,7 @@ class LiveTab:
                     gr.Slider(1, MOST_STEPS, 1, step=1, label="Time steps a frame", info=STEPS_INFO, elem_id="live-steps")
                 )
             with gr.Column(scale=4, min_width=300):
-                self.confidence, self.iou = threshold_sliders("live")
+                self.confidence, self.iou = threshold_sliders("live", self.first.info.nms_iou)
         asked = [self.confidence, self.iou, self.mode, self.steps, chosen]
         camera.stream(
             self.frame, [camera, *asked], camera_out, stream_every=0.05, time_limit=STREAM_LIMIT, concurrency_limit=CAMERAS,
@@ -146,7 +146,7 @@ class LiveTab:
         going = run.click(self.film, [upload, *asked], video_out, concurrency_limit=2, api_name="video", api_description=VIDEO_API)
         stop.click(lambda: "Stopped.", None, video_out[-1], cancels=[going], **TOLD_APART)
         self.mode.input(self.usual_steps, [self.mode, chosen], self.steps, show_progress="hidden", **TOLD_APART)
-        chosen.change(self.usual, chosen, [self.mode, self.steps], show_progress="hidden", **TOLD_APART)
+        chosen.change(self.usual, chosen, [self.mode, self.steps, self.iou], show_progress="hidden", **TOLD_APART)
 
     def _webcam(self) -> tuple[gr.Image, list[Any]]:
         with gr.Row():
@@ -186,11 +186,12 @@ class LiveTab:
         """One step a frame with the state carried over; as many as for a picture without."""
         return self.models.load(name).timesteps if mode == FRESH else 1
 
-    @told(2, message_at=None)
+    @told(3, message_at=None)
     def usual(self, name: str) -> list[Any]:
-        """Mode and steps a frame that suit a model just chosen."""
-        mode = usual_mode(self.models.load(name))
-        return [mode, self.usual_steps(mode, name)]
+        """Mode, steps a frame and overlap that suit a model just chosen."""
+        model = self.models.load(name)
+        mode = usual_mode(model)
+        return [mode, self.usual_steps(mode, name), model.info.nms_iou]
 
     def asked_for(self, name: str, confidence: float, iou: float, mode: str, steps: float) -> tuple[Model, Predictor, int]:
         """The model, how it is asked, and the steps a frame."""

@@ -123,12 +123,12 @@ def shown(title: str, height: int, elem_id: str, **how: Any) -> gr.Image:
     return gr.Image(label=title, show_label=False, interactive=False, height=height, elem_id=elem_id, **({"buttons": []} | how))
 
 
-def threshold_sliders(prefix: str) -> tuple[gr.Slider, gr.Slider]:
-    """Confidence and overlap."""
+def threshold_sliders(prefix: str, nms_iou: float) -> tuple[gr.Slider, gr.Slider]:
+    """Confidence, and the overlap that a model's boxes are usually read with."""
     sure, overlap = "boxes that the network is less sure of are hidden", "of two boxes that overlap by more than this, only one stays"
     return (
         unchecked(gr.Slider(0.05, 0.95, 0.3, step=0.05, label="Confidence", info=sure, elem_id=f"{prefix}-confidence")),
-        unchecked(gr.Slider(0.1, 0.9, 0.5, step=0.05, label="Overlap (IoU)", info=overlap, elem_id=f"{prefix}-iou")),
+        unchecked(gr.Slider(0.1, 0.9, nms_iou, step=0.05, label="Overlap (IoU)", info=overlap, elem_id=f"{prefix}-iou")),
     )
 
 

@@ -48,7 +48,7 @@ class PictureTab:
                     gr.Image(label="Your picture", type="filepath", sources=["upload", "clipboard"], height=260, elem_id="picture")
                 )
                 self.examples = offer(examples, self.upload, first.drawn)
-                self.confidence, self.iou = threshold_sliders("picture")
+                self.confidence, self.iou = threshold_sliders("picture", first.info.nms_iou)
                 self.steps = unchecked(
                     gr.Slider(
                         1, MOST_STEPS, first.timesteps, step=1, label="Time steps (T)", elem_id="picture-steps",
@@ -95,7 +95,7 @@ class PictureTab:
             "a model's name as the page lists it. Returns: the picture with boxes; a list of pictures, one a time step; the boxes as "
             '[{"class", "score", "box": [x1, y1, x2, y2]}] in pixels; the energy meter as HTML; a message (bad input is told there).',
         )  # fmt: skip
-        switched = self.chosen.change(self.usual_steps, self.chosen, self.steps, show_progress="hidden", **TOLD_APART).then(
+        switched = self.chosen.change(self.usual, self.chosen, [self.steps, self.iou], show_progress="hidden", **TOLD_APART).then(
             self.detect, asked, told_all, concurrency_limit=2, concurrency_id="detect", **TOLD_APART
         )
         for seen in (first, switched):
@@ -107,11 +107,11 @@ class PictureTab:
         )
         self.layer.input(self.draw_trace, pointed, traced, **TOLD_APART)
 
-    @told(1, message_at=None)  # `detect` comes next and says it
-    def usual_steps(self, name: str) -> Any:
-        """T that suits a model just chosen; an ordinary network has no steps to choose."""
+    @told(2, message_at=None)  # `detect` comes next and says it
+    def usual(self, name: str) -> list[Any]:
+        """T and overlap that suit a model just chosen; an ordinary network has no steps to choose."""
         model = self.models.load(name)
-        return gr.Slider(value=min(model.timesteps, MOST_STEPS), interactive=model.detector.spiking)
+        return [gr.Slider(value=min(model.timesteps, MOST_STEPS), interactive=model.detector.spiking), model.info.nms_iou]
 
     def detect(
         self, upload: str | io.BytesIO | None, confidence: float, iou: float, steps: float, name: str, request: gr.Request

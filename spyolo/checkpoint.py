@@ -25,6 +25,7 @@ from spyolo.tensors import is_checkpoint, read_tensors, save_tensors, under
 
 WEIGHTS_OF = ("w", "average", "ema")
 LIMITS = {"num_classes": 100_000, "width": 64, "depth": 64, "in_channels": 1024}  # of a description; a file may claim anything
+READING = ("vote_iou", "nms_iou")
 T = TypeVar("T")
 
 
@@ -39,6 +40,7 @@ class WeightsInfo:
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     vote_iou: float = 0.0  # with which its boxes are read: see `detection.postprocess`
+    nms_iou: float = 0.5
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -69,8 +71,8 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     size = checked_field(metadata, "size", path, lambda v: whole(v, *SIZES))
     timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, *STEPS))
     metrics, notes = (checked_field(metadata, k, path, dict) for k in ("metrics", "notes"))
-    vote_iou = checked_field(metadata, "vote_iou", path, share) if "vote_iou" in metadata else 0.0  # older files do not say: no vote
-    return WeightsInfo(spec, classes, size, timesteps, metrics, notes, vote_iou)
+    reading = {k: checked_field(metadata, k, path, share) for k in READING if k in metadata}  # older files do not say: the defaults
+    return WeightsInfo(spec, classes, size, timesteps, metrics, notes, **reading)
 
 
 def is_of_epoch(path: str | Path, epoch: int) -> bool:
@@ -109,11 +111,12 @@ def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dty
     """A detector's weights and description; `dtype` (bf16, fp16) halves the file.
 
     Raises:
-        InputError: a size, a number of steps or a vote with which `load_detector` would refuse the file, or it cannot be written.
+        InputError: a size, a number of steps or an overlap with which `load_detector` would refuse the file, or it cannot be written.
     """
     check_whole(f"{path}: size", info.size, *SIZES)
     check_whole(f"{path}: timesteps", info.timesteps, *STEPS)
-    check_share(f"{path}: vote_iou", info.vote_iou)
+    for name in READING:
+        check_share(f"{path}: {name}", getattr(info, name))
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in detector.state_dict().items()}
     save_tensors(path, state, info_to_metadata(info))
 

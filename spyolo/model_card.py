@@ -8,20 +8,25 @@ from typing import Any
 from spyolo.published import Entry
 from spyolo.tables import markdown
 
-PIECE_COLUMNS = ("from", "detector", "rule", "timesteps", "size", "batch", "lr", "epochs", "minutes", "device", "pictures", "voc10_ap50")
+PIECE_COLUMNS = (
+    "from", "detector", "rule", "form", "timesteps", "size", "batch", "lr", "augment", "seed", "epochs", "minutes", "device", "amp",
+    "pictures", "voc10_ap50",
+)  # fmt: skip
+OPERATING = (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
 
 
 def card(entry: Entry) -> str:
     """Markdown."""
     c, m, p = entry.config, entry.metrics, entry.protocol
     training, precision = entry.training, p["precision_of_convolutions"]
+    steps = f"--timesteps 1..{m['anytime'][-1]['timesteps']}"
     lines = [
         f"# {entry.name}", "",
         f"`{c['name']}`, width {c['width']:g}, {c['parameters']:,} parameters, {len(entry.classes)} classes, "
         f"input {c['size']} x {c['size']}, T = {c['timesteps']}; {c['dtype']}, sha256 `{entry.sha256}`.", "",
         f"Trained on {training.get('pictures', 'an unknown number of')} pictures of `{training.get('train', 'unknown')}`; "
         f"{origin(training)}.", "",
-        f"    tools/eval.py --weights {entry.name} --data DEVKIT --split {p['split']} --timesteps 1..{m['anytime'][-1]['timesteps']}", "",
+        f"    tools/eval.py --weights {entry.name} --data DIR --split {p['split']} {steps} --latency", "",
         f"Measured on {p['pictures']:,} pictures of `{p['split']}`, {p['input']}, confidence floor {p['confidence_floor']}, NMS "
         f"{p['nms_iou']}, {vote(p)}, at most {p['max_detections']} boxes a picture, convolutions in "
         f"{'fp32' if precision == 'none' else precision}. {p.get('note', '')}".rstrip(), "",
@@ -31,6 +36,10 @@ def card(entry: Entry) -> str:
         lines += [timed_on(p), ""]
     if entry.energy.get("ann_twin_mj"):
         lines += [f"Energy at 45 nm fp32 prices (docs/energy.md); the ANN twin of this shape: {entry.energy['ann_twin_mj']:.2f} mJ.", ""]
+    if m.get("f1") is not None:
+        shares = ", ".join(f"{name} {_percent(m[key])}" for name, key in OPERATING)
+        coco = f"COCO AP50 {_percent(m['coco_ap50'])}, AP75 {_percent(m['coco_ap75'])}"
+        lines += [f"At T = {c['timesteps']}: {coco}; at a confidence of 0.5: {shares}.", ""]
     if "per_class" in m:
         names = ", ".join(f"{name} {_percent(value)}" for name, value in m["per_class"].items())
         lines += [f"VOC10+ AP50 by class: {names}.", ""]

@@ -14,7 +14,11 @@ from spyolo.checkpoint import load_tensors
 from spyolo.config import Config
 
 Piece = dict[str, Any]
-FROM_CONFIG = ("detector", "rule", "form", "timesteps", "size", "batch", "lr", "augment", "seed")
+FROM_CONFIG = (  # what it takes to do a piece again, beside its file and its pictures
+    "detector", "rule", "form", "alpha", "parts", "timesteps", "size", "batch", "optimizer", "lr", "lr_final", "warmup", "ema", "augment",
+    "scale", "mosaic", "colour", "plain_epochs", "box_gain", "iou_target", "objectness_gain", "class_gain", "smoothing", "shape_factor",
+    "weights_of", "seed",
+)  # fmt: skip
 
 
 def pieces_of(weights: str) -> list[Piece]:

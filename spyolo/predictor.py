@@ -38,7 +38,7 @@ class Predictor:
         timesteps: T for pictures; None: what it was trained with.
         size: input side; None: what it was trained with.
         confidence: floor on scores.
-        nms_iou: overlap above which the worse box of a class is dropped.
+        nms_iou: overlap above which the worse box of a class is dropped; None: as the weights file says.
         vote_iou: overlap from which boxes of a class vote on where the better one is; 0: they do not; None: as the weights file says.
         amp: `bf16` autocast, `none`, or `auto`: where the device has bf16.
         fast: `fp32`, `bf16` or `int8`: take the fast path of `detection.fuse` at this precision; `none`: the detector as it is.
@@ -50,11 +50,11 @@ class Predictor:
 
     def __init__(
         self, detector: SpikingYOLO, info: WeightsInfo, *, timesteps: int | None = None, size: int | None = None, confidence: float = 0.3,
-        nms_iou: float = 0.5, max_detections: int = 100, device: torch.device | str = "cpu", amp: str = "none",
+        nms_iou: float | None = None, max_detections: int = 100, device: torch.device | str = "cpu", amp: str = "none",
         fast: str = "none", settle: bool = False, vote_iou: float | None = None,
     ) -> None:  # fmt: skip
         timesteps, size = info.timesteps if timesteps is None else timesteps, info.size if size is None else size
-        vote_iou = info.vote_iou if vote_iou is None else vote_iou
+        vote_iou, nms_iou = info.vote_iou if vote_iou is None else vote_iou, info.nms_iou if nms_iou is None else nms_iou
         for name, number, bounds in (("timesteps", timesteps, STEPS), ("size", size, SIZES), ("max_detections", max_detections, COUNTS)):
             check_whole(name, number, *bounds)
         for name, share in (("confidence", confidence), ("nms_iou", nms_iou), ("vote_iou", vote_iou)):

@@ -315,7 +315,8 @@ class Trainer:
         notes["pieces"] = [*self.pieces, piece | {k: metrics[k] for k in ("voc10_ap50",) if k in metrics}]
         if self.config.source == "events":
             notes["window_ms"] = self.config.window_ms
-        return WeightsInfo(self.detector.spec, self.classes, self.config.size, self.timesteps, metrics, notes, self.config.vote_iou)
+        c = self.config
+        return WeightsInfo(self.detector.spec, self.classes, c.size, self.timesteps, metrics, notes, c.vote_iou, c.nms_iou)
 
     # ---- checkpoints -----------------------------------------------------------------------------------------------------------------
 

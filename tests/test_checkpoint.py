@@ -67,7 +67,7 @@ def resave(path, tensors: dict[str, Tensor] | None = None, **changes: str | None
 )  # fmt: skip
 def test_a_detector_comes_back_as_it_was(tmp_path, name, options):
     detector = tiny(name, **options)
-    info = info_of(detector, metrics={"voc10_ap50": 0.5}, notes={"epoch": 3}, vote_iou=0.5)
+    info = info_of(detector, metrics={"voc10_ap50": 0.5}, notes={"epoch": 3}, vote_iou=0.5, nms_iou=0.45)
     save_weights(tmp_path / "w.safetensors", detector, info)
     loaded, told = load_detector(tmp_path / "w.safetensors")
     assert told == info and loaded.spec == detector.spec and not loaded.training
@@ -79,7 +79,10 @@ def test_a_detector_comes_back_as_it_was(tmp_path, name, options):
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize("changes", [{"size": 4128}, {"size": 100}, {"size": 0}, {"timesteps": 1025}, {"timesteps": 0}, {"vote_iou": 2.0}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"size": 4128}, {"size": 100}, {"size": 0}, {"timesteps": 1025}, {"timesteps": 0}, {"vote_iou": 2.0}, {"nms_iou": 1.5}],
+)
 def test_what_could_not_be_read_again_is_not_written(tmp_path, changes):
     detector, (name, value) = tiny(), *changes.items()
     with pytest.raises(InputError, match=rf"w\.safetensors: {name}: a .* is wanted, not {value}"):
@@ -172,15 +175,17 @@ def test_nothing_is_unpickled(tmp_path):
         load_detector(tmp_path / "w.pt")
 
 
-def test_files_from_before_there_was_a_vote_have_none(saved):
-    resave(saved, vote_iou=None)
-    assert load_detector(saved)[1].vote_iou == 0
+def test_files_that_do_not_say_how_they_are_read_are_read_as_before_there_was_a_choice(saved):
+    resave(saved, vote_iou=None, nms_iou=None)
+    info = load_detector(saved)[1]
+    assert (info.vote_iou, info.nms_iou) == (0, 0.5)
 
 
+@pytest.mark.parametrize("name", ["vote_iou", "nms_iou"])
 @pytest.mark.parametrize("value", ["{", "1.5", "-0.1", "NaN", "true", "null", '"x"', "[]"])
-def test_a_malformed_vote_is_named(saved, value):
-    resave(saved, vote_iou=value)
-    with pytest.raises(InputError, match="field 'vote_iou' of its metadata is malformed"):
+def test_a_malformed_overlap_is_named(saved, name, value):
+    resave(saved, **{name: value})
+    with pytest.raises(InputError, match=f"field '{name}' of its metadata is malformed"):
         load_detector(saved)
 
 

@@ -133,6 +133,15 @@ def test_boxes_are_read_with_the_vote_of_the_file_unless_another_is_asked_for(we
     assert torch.equal(voted.scores, plain.scores) and not torch.equal(voted.boxes, plain.boxes)
 
 
+def test_boxes_are_dropped_at_the_overlap_of_the_file_unless_another_is_asked_for(weights_file, voc):
+    detector, info = load_detector(weights_file)
+    counts = [
+        len(Predictor(detector, i, confidence=0.05, nms_iou=iou).predict(voc.image(0)))
+        for i, iou in ((info, None), (replace(info, nms_iou=0.1), None), (info, 0.1), (replace(info, nms_iou=0.1), 0.5))
+    ]
+    assert counts[1] == counts[2] < counts[0] == counts[3]
+
+
 @pytest.mark.parametrize(
     ("option", "told"),
     [

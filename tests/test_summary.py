@@ -20,7 +20,7 @@ from spyolo.trainer import Trainer
 
 
 def test_the_protocol_of_a_run_has_what_eval_records(tiny_config):
-    config = tiny_config(epochs=1, max_detections=7, vote_iou=0.5)
+    config = tiny_config(epochs=1, max_detections=7, vote_iou=0.5, nms_iou=0.4)
     trainer = Trainer(config, quiet=True)
     assert trainer.fit()
     told = finish(trainer)
@@ -31,7 +31,8 @@ def test_the_protocol_of_a_run_has_what_eval_records(tiny_config):
     shared = {"split", "weights", "weights_of", "confidence_floor", "nms_iou", "max_detections", "vote_iou", "precision_of_convolutions"}
     shared |= {"device"}
     assert shared <= names.keys() and shared <= protocol.keys()
-    assert protocol["vote_iou"] == load_detector(trainer.folder.best)[1].vote_iou == 0.5
+    saved = load_detector(trainer.folder.best)[1]
+    assert (protocol["vote_iou"], protocol["nms_iou"]) == (saved.vote_iou, saved.nms_iou) == (0.5, 0.4)
     assert (protocol["max_detections"], protocol["precision_of_convolutions"], protocol["device"]) == (7, "none", "cpu")
     assert f"energy a picture, over the first {metrics['energy']['pictures']}: " in told
 

@@ -72,20 +72,20 @@ def test_the_entry_holds_what_eval_measured_and_no_path_of_this_machine(mine: Pa
     assert str(sample_root) not in (mine / "manifest.json").read_text() + (mine / "tiny.md").read_text()
 
 
-def test_a_vote_is_published_with_the_file_and_measured(mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path) -> None:
-    assert publish_sample(weights_file, sample_root, mine, "--replace", "--vote-iou", "0.5") == 0
+def test_how_boxes_are_read_is_published_and_measured(mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path) -> None:
+    assert publish_sample(weights_file, sample_root, mine, "--replace", "--vote-iou", "0.5", "--nms-iou", "0.4") == 0
     entry = read_manifest()["tiny"]
-    assert entry.protocol["vote_iou"] == load_detector("tiny")[1].vote_iou == 0.5
-    assert "NMS 0.5, box voting from 0.5, at most" in (mine / "tiny.md").read_text()
+    info = load_detector("tiny")[1]
+    assert (entry.protocol["vote_iou"], entry.protocol["nms_iou"]) == (info.vote_iou, info.nms_iou) == (0.5, 0.4)
+    assert "NMS 0.4, box voting from 0.5, at most" in (mine / "tiny.md").read_text()
     from spyolo.cli import eval as evaluation
 
     boxes = {}
-    for iou in (None, "0", "0.5"):
-        more = ["--vote-iou", iou] if iou else []
+    for more in ((), ("--vote-iou", "0"), ("--vote-iou", "0.5", "--nms", "0.4"), ("--nms", "0.6")):
         where = ["--out", str(tmp_path / "again"), "--save-predictions", str(tmp_path / "boxes.json")]
         evaluation.main(["--weights", "tiny", "--data", str(sample_root), "--quiet", *where, *more])
-        boxes[iou] = (tmp_path / "boxes.json").read_text()
-    assert boxes[None] == boxes["0.5"] != boxes["0"]
+        boxes[more[1:]] = (tmp_path / "boxes.json").read_text()
+    assert boxes[()] == boxes[("0.5", "--nms", "0.4")] and len(set(boxes.values())) == 3
 
 
 def test_eval_by_name_repeats_the_published_figures(mine: Path, sample_root: Path, tmp_path: Path) -> None:
@@ -191,6 +191,44 @@ def test_figures_of_another_split_replace_nothing(mine: Path, weights_file: Path
     assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ([{"from": "scratch", "detector": "yolov4_tiny", "rule": "bptt"},
+          {"from": "yolov4_tiny", "detector": "spyv4_lite", "rule": "fptt"}],
+         "w.safetensors is spyv4_lite, initialised from yolov4_tiny, fptt: give it another --name"),
+        ([{"from": "scratch", "detector": "spyv4_lite", "rule": "bptt"}], "w.safetensors is spyv4_lite, scratch, bptt: give it another"),
+    ],
+)  # fmt: skip
+def test_weights_of_another_origin_or_rule_have_a_name_of_their_own(
+    mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pieces: Any, message: str
+) -> None:
+    ours = [{"from": "scratch", "detector": "spyv4_lite", "rule": "fptt"}]
+    rewrite(mine / "manifest.json", lambda t: t["models"][0]["training"].update(pieces=ours))
+    tensors, metadata = load_tensors(weights_file)
+    for log, told in ((pieces, message), (ours, "measured")):
+        save_tensors(tmp_path / "w.safetensors", tensors, metadata | {"notes": json.dumps({"pieces": log})})
+        monkeypatch.setattr(publish, "measured", lambda *_: (_ for _ in ()).throw(InputError("measured")))
+        with pytest.raises(InputError, match=told):
+            publish_sample(tmp_path / "w.safetensors", sample_root, mine)
+
+
+def test_a_note_stays_with_the_data_that_it_is_of(mine: Path) -> None:
+    def note(*more: str) -> str:
+        args = publish.parser().parse_args(["--weights", "w", "--name", "tiny", "--data", "d", *more])
+        return publish.note_of(args, read_manifest()["tiny"])
+
+    assert (note(), note("--note", "new"), note("--split", "2007:train")) == ("drawn pictures", "new", "")
+
+
+def test_figures_of_the_steps_in_use_are_whole_though_more_were_measured(mine: Path, weights_file: Path, sample_root: Path) -> None:
+    last = read_manifest()["tiny"].metrics
+    assert publish_sample(weights_file, sample_root, mine, "--replace", "--steps", "1") == 0
+    first, told = read_manifest()["tiny"].metrics, (mine / "tiny.md").read_text()
+    assert first.keys() == last.keys() and first["per_class"].keys() == last["per_class"].keys() and first["per_class"] != last["per_class"]
+    assert "VOC10+ AP50 by class: " in told and "At T = 1: COCO AP50 " in told
+
+
 def test_a_training_checkpoint_is_refused_before_anything_is_measured(
     mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,7 +299,9 @@ def test_a_split_without_objects_publishes_nothing(mine: Path, weights_file: Pat
     assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
 
 
-def test_a_vote_that_no_file_may_say_is_refused(tmp_path: Path) -> None:
+def test_an_overlap_that_no_file_may_say_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--nms-iou must be between 0 and 1, got -1"):
+        publish_sample(tmp_path / "nowhere", tmp_path, tmp_path, "--nms-iou", "-1")
     with pytest.raises(InputError, match="--vote-iou must be between 0 and 1, got 2"):
         publish_sample(tmp_path / "nowhere", tmp_path, tmp_path, "--vote-iou", "2")
 
@@ -292,5 +332,5 @@ def test_a_warm_start_continues_the_log_of_pieces(tiny_config) -> None:
 def test_the_published_files_of_this_repository_are_whole() -> None:
     for name, entry in read_manifest().items():
         check(folder() / entry.file, entry)
-        assert (folder() / f"{name}.md").is_file()
+        assert (folder() / f"{name}.md").read_text() == card(entry)
         assert load_detector(name)[1].classes == entry.classes

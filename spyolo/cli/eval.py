@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from spyolo.cli.eval_output import write
 from spyolo.cli.eval_stream import add_stream_options, check_stream, stream_score
 from spyolo.cli.noted import noted
-from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread
+from spyolo.cli.options import NMS_IOU, VOTE_IOU, Parser, check_shares, refuse_unread
 from spyolo.config import Evaluation
 from spyolo.errors import InputError
 from spyolo.files import read_limited
@@ -37,6 +37,9 @@ OUT = "runs/eval"
 OF_WEIGHTS = (
     "timesteps", "nms", "max_detections", "vote_iou", "weights_of", "recalibrate", "size", "limit", "device", "amp", "fast", "batch",
     "workers", "energy_pictures", "latency", "compare",
+)  # fmt: skip
+ANYTIME = (  # figures after every number of steps
+    "voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "coco_ap50", "coco_ap75", "precision", "recall", "f1",
 )  # fmt: skip
 OF_PREDICTIONS = ("classes", "allow_duplicates")
 
@@ -59,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
     model.add_argument("--timesteps", metavar="T", help="4, 1,2,4 or 1..8: read out after these steps, all from one pass [as trained]")
     floor = f"floor: lower scores are dropped [{defaults.confidence}; with --predictions: none]"
     model.add_argument("--confidence", type=float, metavar="C", help=floor)
-    model.add_argument("--nms", type=float, default=defaults.nms_iou, metavar="IOU", help="overlap at which a box is dropped [%(default)s]")
+    model.add_argument("--nms", type=float, metavar="IOU", help=NMS_IOU)
     model.add_argument("--max-detections", type=int, default=defaults.max_detections, metavar="N", help="boxes a picture [%(default)s]")
     model.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     model.add_argument("--weights-of", default="w", metavar="W", help="of a training checkpoint: w, average or ema [%(default)s]")
@@ -244,7 +247,8 @@ def compared_with(path: str) -> dict[str, Any]:
 
 def _anytime_row(steps: int, metrics: dict[str, Any], measured: Measured) -> dict[str, Any]:
     row: dict[str, Any] = {"timesteps": steps}
-    row |= {key: metrics[key] for key in ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap")}
+    row |= {key: metrics[key] for key in ANYTIME}
+    row["per_class"] = {name: of_class["voc10_ap50"] for name, of_class in metrics["per_class"].items()}
     row["latency_ms"] = measured.latency_ms.get(steps)
     if measured.energy is not None:
         spent = measured.energy["per_timestep"][steps - 1]

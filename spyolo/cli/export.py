@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread, vote_of
+from spyolo.cli.options import NMS_IOU, VOTE_IOU, Parser, check_shares, nms_of, refuse_unread, vote_of
 from spyolo.errors import InputError
 from spyolo.ranges import COUNTS, SIZES, STEPS, check_whole
 
@@ -47,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--int8", action="store_true", help="8-bit weights: a quarter of the file")
     p.add_argument("--all-classes", action="store_true", help="of a box every class over the floor, as eval does, not only the best")
     p.add_argument("--confidence", type=float, default=0.3, help="floor on scores; can be changed when run [%(default)s]")
-    p.add_argument("--nms-iou", type=float, default=0.5, help="overlap above which a box is dropped; can be changed when run [%(default)s]")
+    p.add_argument("--nms-iou", type=float, metavar="IOU", help=f"{NMS_IOU}; can be changed when run")
     p.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     p.add_argument("--max-detections", type=int, default=100, help="boxes a picture [%(default)s]")
     p.add_argument("--verify", action="store_true", help="hold the files to torch, layer by layer and in their boxes (needs onnxruntime)")
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.verify and args.data:
         check_pictures(detector.spec, args.weights, "--verify --data shows VOC's pictures; without --data it shows random input")
     best_alone, vote_iou = not args.all_classes, vote_of(args, info)
-    reading = Reading(args.confidence, args.nms_iou, args.max_detections, one_class_per_box=best_alone, vote_iou=vote_iou)
+    reading = Reading(args.confidence, nms_of(args.nms_iou, info), args.max_detections, one_class_per_box=best_alone, vote_iou=vote_iou)
     out = Path(args.out)
     paths = [out / f"{form}.onnx" for form in forms]
     for form, path in zip(forms, paths):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from spyolo.checkpoint import WeightsInfo
 
 DETECTOR = Config()
+NMS_IOU = "overlap above which the worse box of a class is dropped [as the weights say]"
 VOTE_IOU = "overlap from which boxes of a class vote on where the better one is; 0: they do not [as the weights say]"
 
 
@@ -49,6 +50,11 @@ def check_seed(seed: int) -> None:
 def vote_of(args: argparse.Namespace, info: WeightsInfo) -> float:
     """`--vote-iou`, or what the weights say."""
     return info.vote_iou if args.vote_iou is None else args.vote_iou
+
+
+def nms_of(asked: float | None, info: WeightsInfo) -> float:
+    """`--nms-iou` (of eval: `--nms`), or what the weights say."""
+    return info.nms_iou if asked is None else asked
 
 
 def check_shares(args: argparse.Namespace, names: Iterable[str]) -> None:

@@ -28,7 +28,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spyolo.cli.options import VOTE_IOU, Parser, check_shares, refuse_unread, told_of_steps
+from spyolo.cli.options import NMS_IOU, VOTE_IOU, Parser, check_shares, refuse_unread, told_of_steps
 from spyolo.errors import InputError
 from spyolo.ranges import SIZES, STEPS, check_whole
 
@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", default="runs/predict", help="folder for what is written [%(default)s]")
     p.add_argument("--write", default="pictures,coco", help=f"what to write, of {', '.join(KINDS)} [%(default)s]")
     p.add_argument("--confidence", type=float, default=0.3, help="floor on scores [%(default)s]")
-    p.add_argument("--nms-iou", type=float, default=0.5, help="overlap above which the worse box of a class is dropped [%(default)s]")
+    p.add_argument("--nms-iou", type=float, metavar="IOU", help=NMS_IOU)
     p.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     p.add_argument("--timesteps", type=int, help="steps a picture is shown, or with --fresh a frame [as trained]")
     p.add_argument("--steps-per-frame", type=int, default=1, help="steps each frame of a video or stream is shown [%(default)s]")

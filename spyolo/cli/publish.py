@@ -2,8 +2,8 @@
 
     tools/publish.py --weights runs/voc/best.safetensors --name spyv4_lite_voc --data DEVKIT --split 2007:val --timesteps 1..4
 
-What is measured is the file that is published. A published file is only replaced by one with a higher VOC10+ AP50 on the same split
-(or with --replace; figures on another split cannot be compared); the log of training pieces comes along in the file.
+What is measured is the file that is published. A published file is only replaced by one of its kind (detector, origin, rule) with a higher
+VOC10+ AP50 on the same split, or with --replace; the log of training pieces comes along in the file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spyolo.cli.options import VOTE_IOU, Parser, check_shares
+from spyolo.cli.options import NMS_IOU, VOTE_IOU, Parser, check_shares
 from spyolo.errors import InputError
 from spyolo.ranges import SIZES, STEPS, check_whole
 
@@ -30,6 +30,10 @@ KEPT = (  # of the protocol: all but paths of this machine
     "split", "pictures", "input", "confidence_floor", "nms_iou", "max_detections", "vote_iou", "precision_of_convolutions", "device",
     "coco_backend", "processor", "threads", "torch",
 )  # fmt: skip
+FIGURES = (
+    "voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "coco_ap50", "coco_ap75", "precision", "recall", "f1", "latency_ms",
+    "per_class",
+)  # fmt: skip
 
 
 def parser() -> argparse.ArgumentParser:
@@ -42,8 +46,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--steps", type=int, metavar="T", help="steps that the published file is used with [as trained]")
     p.add_argument("--size", type=int, help="input side that the published file is used with [as trained]")
     p.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
+    p.add_argument("--nms-iou", type=float, metavar="IOU", help=NMS_IOU)
     p.add_argument("--dtype", default="bf16", choices=DTYPES, help="precision of the file [%(default)s]")
-    p.add_argument("--note", default="", help="what a reader must know of the data, such as their resolution")
+    note = "what a reader must know of the data, such as their resolution [that of the file replaced, if of the same split]"
+    p.add_argument("--note", help=note)
     p.add_argument("--to", metavar="DIR", help="folder of published weights [weights/]")
     p.add_argument("--out", default="runs/publish", metavar="DIR", help="where the evaluation and its report go [%(default)s]")
     p.add_argument("--replace", action="store_true", help="replace a published file even by a worse one")
@@ -65,11 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary:
         candidate = Path(temporary) / f"{args.name}.safetensors"
         detector, info = convert(args, candidate)
+        refuse_another_kind(args, info, entries)
         steps = check_steps(args, detector, info)
         metrics = measured(args, candidate, detector.spiking and info.spec.in_channels != 2)
         row = next(row for row in metrics["anytime"] if row["timesteps"] == steps)  # of the steps that the file is used with
         refuse_worse(args, row, entries)
         finish(args, candidate, row, metrics["protocol"]["pictures"])
+        args.note = note_of(args, entries.get(args.name))
         entry = entry_of(args, candidate, detector, info, row, metrics)
         place(candidate, entry, where, entries.get(args.name))
     from spyolo.files import write_whole
@@ -82,12 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def check_use(args: argparse.Namespace) -> None:
-    """Steps, input side and vote asked for. Raises InputError for what no file may say."""
+    """Steps, input side and overlaps asked for. Raises InputError for what no file may say."""
     if args.steps is not None:
         check_whole("--steps", args.steps, *STEPS)
     if args.size is not None:
         check_whole("--size", args.size, *SIZES)
-    check_shares(args, ["vote_iou"])
+    check_shares(args, ["vote_iou", "nms_iou"])
 
 
 def refuse_checkpoint(weights: str) -> None:
@@ -99,14 +107,40 @@ def refuse_checkpoint(weights: str) -> None:
         raise InputError(f"{weights} is a training checkpoint; publish the run's final.safetensors or best.safetensors")
 
 
+def refuse_another_kind(args: argparse.Namespace, info: WeightsInfo, entries: dict[str, Entry]) -> None:
+    """Weights from scratch, from a plain network and by another rule have names of their own. Raises InputError, before minutes of
+    measuring."""
+    before = None if args.replace else entries.get(args.name)
+    if before is None:
+        return
+    was, now = kind_of(before.config["name"], before.training["pieces"]), kind_of(info.spec.name, info.notes.get("pieces", []))
+    if was != now:
+        raise InputError(f"{args.name} is {was}, {args.weights} is {now}: give it another --name (or --replace)")
+
+
+def kind_of(detector: str, pieces: list[dict[str, Any]]) -> str:
+    """What is kept apart by names: `spyv4_lite, scratch, fptt`."""
+    from spyolo.pieces import origin
+
+    rules = dict.fromkeys(str(piece.get("rule", "unknown")) for piece in pieces if piece["detector"] == detector)
+    return ", ".join([detector, origin(pieces) if pieces else "unknown", " and ".join(rules) or "unknown"])
+
+
+def note_of(args: argparse.Namespace, before: Entry | None) -> str:
+    """The note given, or else that of the file replaced: the data are the same."""
+    if args.note is not None or before is None or before.protocol.get("split") != args.split:
+        return args.note or ""
+    return str(before.protocol.get("note", ""))
+
+
 def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsInfo]:
-    """Write the weights in the precision published, with the steps, input side and vote they are used with; returns what was written."""
+    """Write the weights in the precision published, with the steps, side and overlaps they are used with; returns what was written."""
     import torch
 
     from spyolo.checkpoint import load_detector, save_weights
 
     detector, info = load_detector(args.weights)
-    asked = {"timesteps": args.steps, "size": args.size, "vote_iou": args.vote_iou}
+    asked = {"timesteps": args.steps, "size": args.size, "vote_iou": args.vote_iou, "nms_iou": args.nms_iou}
     info = replace(info, **{name: value for name, value in asked.items() if value is not None})
     info = replace(info, timesteps=detector.steps_of(info.timesteps))
     save_weights(path, detector, info, {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": None}[args.dtype])
@@ -186,11 +220,8 @@ def entry_of(
     told = {k: protocol[k] for k in KEPT} | {"timesteps": row["timesteps"], "note": args.note}
     energy = {"synaptic_mj": row.get("synaptic_mj"), "total_mj": row.get("energy_mj")} if "energy_mj" in row else {}
     energy["ann_twin_mj"] = metrics.get("energy", {}).get("ann_twin_mj")
-    last = metrics["anytime"][-1]["timesteps"] == row["timesteps"]
-    figures = {k: row[k] for k in ("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "latency_ms")} | {"anytime": metrics["anytime"]}
-    if last:  # what eval works out after the last step only
-        figures |= {k: metrics[k] for k in ("coco_ap50", "coco_ap75", "precision", "recall", "f1")}
-        figures["per_class"] = {name: r["voc10_ap50"] for name, r in metrics["per_class"].items()}
+    anytime = [{k: v for k, v in each.items() if k != "per_class"} for each in metrics["anytime"]]
+    figures = {k: row[k] for k in FIGURES} | {"anytime": anytime}
     return Entry(
         args.name, candidate.name, sha256_of(candidate), config, info.classes, training, told, figures, row.get("firing_rate"), energy
     )

@@ -48,14 +48,14 @@ def test_a_model_that_never_saw_two_steps_is_asked_anew_each_frame(
     tabs: SimpleNamespace, models: Models, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learned = models.load(name).info
-    assert learned.timesteps > 1 and tabs.live.usual(name) == [CARRIED, 1]
+    assert learned.timesteps > 1 and tabs.live.usual(name) == [CARRIED, 1, 0.5]
     monkeypatch.setattr(models.load(name), "info", replace(learned, timesteps=1))
-    assert tabs.live.usual(name) == [FRESH, 1]
+    assert tabs.live.usual(name) == [FRESH, 1, 0.5]
 
 
 def test_a_model_that_is_gone_changes_nothing(tabs: SimpleNamespace) -> None:
     skipped = gr.skip()
-    assert tabs.live.usual("gone") == [skipped, skipped] and tabs.live.usual_steps(FRESH, "gone") == skipped
+    assert tabs.live.usual("gone") == [skipped, skipped, skipped] and tabs.live.usual_steps(FRESH, "gone") == skipped
 
 
 def test_a_change_of_mode_starts_at_rest(tabs: SimpleNamespace, name: str, visitor: Any) -> None:

@@ -60,7 +60,7 @@ def test_an_ordinary_network_is_shown_a_picture_once_whatever_the_slider_says(
     tabs: SimpleNamespace, weights: Path, name: str, noise: str, visitor: Any
 ) -> None:
     detector, twin = build_detector("yolov4_tiny", 2, width=0.05), weights.with_name("twin.safetensors")
-    save_weights(twin, detector, WeightsInfo(detector.spec, ("cat", "dog"), size=64, timesteps=3))
+    save_weights(twin, detector, WeightsInfo(detector.spec, ("cat", "dog"), size=64, timesteps=3, nms_iou=0.4))
     try:
         energies = []
         for steps in (1, 4):
@@ -68,10 +68,10 @@ def test_an_ordinary_network_is_shown_a_picture_once_whatever_the_slider_says(
             energies.append(energy)
             assert len(strip) == 1
         assert energies[0] == energies[1]
-        chosen = tabs.picture.usual_steps("twin")
-        assert (chosen.value, chosen.interactive) == (1, False)
-        chosen = tabs.picture.usual_steps(name)
-        assert (chosen.value, chosen.interactive) == (2, True)
+        chosen, overlap = tabs.picture.usual("twin")
+        assert (chosen.value, chosen.interactive, overlap) == (1, False, 0.4)
+        chosen, overlap = tabs.picture.usual(name)
+        assert (chosen.value, chosen.interactive, overlap) == (2, True, 0.5)
     finally:
         twin.unlink()
 

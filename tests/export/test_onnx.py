@@ -117,11 +117,12 @@ def test_boxes_are_those_of_postprocess(live, soft_pictures: Tensor, tmp_path: P
         assert out["labels"][mine].tolist() == found.labels.tolist()
 
 
-def test_a_vote_of_the_weights_goes_into_the_file_and_a_picture_without_boxes_through_it(live, tmp_path: Path):
+def test_how_the_weights_are_read_goes_into_the_file_and_a_picture_without_boxes_through_it(live, tmp_path: Path):
     detector, info = live()
-    path = export_onnx(detector, replace(info, vote_iou=0.5), tmp_path / "d.onnx")
+    path = export_onnx(detector, replace(info, vote_iou=0.5, nms_iou=0.4), tmp_path / "d.onnx")
     told = {p.key: p.value for p in onnx.load(path).metadata_props}
-    assert json.loads(told["reading"])["vote_iou"] == 0.5
+    reading = json.loads(told["reading"])
+    assert (reading["vote_iou"], reading["nms_iou"]) == (0.5, 0.4)
     out = run_session(open_session(path), {"images": np.zeros((1, 3, 64, 64), np.uint8), "confidence": np.array([1.0], np.float32)})
     assert out["boxes"].shape == (0, 4)
 

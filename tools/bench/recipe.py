@@ -33,6 +33,7 @@ BASE = {
     "preset": "voc_cpu", "detector": "spyv4_lite", "width": 0.5, "classes": "person", "train": "2007:train",
     "val": "2007:val", "val_limit": 1000, "size": 96, "timesteps": 2, "batch": 32, "epochs": 6, "lr": 0.003, "warmup": 0.5, "ema": 0.998,
     "box_gain": 3, "iou_target": 0, "eval_every": 1000, "eval_limit": 0, "workers": 0,
+    "nms_iou": 0.5, "vote_iou": 0,
 }  # fmt: skip
 TWIN = "ANN twin"
 
@@ -160,11 +161,13 @@ def figure(differences: dict[str, list[float]], spread: float) -> Figure:
     for i, values in enumerate(differences.values()):
         axes.plot(values, [i] * len(values), "o", color="tab:blue", markersize=4, alpha=0.6)
         axes.plot(statistics.mean(values), i, "|", color="black", markersize=12)
-    axes.axvspan(-spread, spread, color="0.9", zorder=0)
+    if spread:
+        axes.axvspan(-spread, spread, color="0.9", zorder=0)
     axes.axvline(0, color="0.5", linewidth=1)
     axes.set_yticks(range(len(differences)), list(differences))
     axes.invert_yaxis()
-    told = "AP50 (VOC10+) against the base with the same seed, points\nband: the base's standard deviation over its seeds"
+    told = "AP50 (VOC10+) against the base with the same seed, points"
+    told += "\nband: the base's standard deviation over its seeds" if spread else ""
     axes.set_xlabel(told, fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     return made

@@ -75,7 +75,7 @@ class Network:
         only=("readout", ("leaky", "learned")),
     )  # fmt: skip
     reads: str = option("output", "what the readout sees of the last layer", choices=READS)
-    embed: int = option(128, "words: size of their embedding (characters are one-hot)", low=1, only=("task", ("word",)))
+    embed: int = option(128, "text of over 512 characters or words: size of their embedding", low=1, only=("task", ("char", "word")))
     init: str = option("torch", "first weights: torch, xavier, or (a warm start) those of a .safetensors or published name")
 
 

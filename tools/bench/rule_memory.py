@@ -4,7 +4,7 @@
 
 Inputs are made step by step. Columns: bytes that autograd saved and bytes that the allocator handed out, at their highest, over parameters
 and optimizer; growth of the process; multiply-accumulates of products a step (FLOP counter / 2) and numbers written by all operations a
-step (elementwise work), counted over the first 1,000 steps at most; milliseconds a step. BPTT stops at --bptt-limit steps.
+step (elementwise work), counted over the first 1,000 steps at most; milliseconds a step.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from spyolo.neurons import Readout, Stack, dense_cell
 ROWS = {  # label: (rule, cell, recurrent, options)
     "BPTT, LTC": ("bptt", "ltc", True, {}),
     "FPTT, LTC": ("fptt", "ltc", True, {}),
+    "FPTT-K, ten steps a part, LTC": ("fptt", "ltc", True, {"steps_a_part": 10}),
     "SLTT, LTC": ("sltt", "ltc", True, {}),
+    "e-prop, LIF": ("eprop", "lif", True, {}),
     "e-prop, ALIF": ("eprop", "alif", True, {}),
     "OSTL without H, sSNU": ("ostl", "ssnu", True, {"with_h": False}),
     "OSTL with H, sSNU": ("ostl", "ssnu", True, {}),
+    "OSTL with H, LSTM": ("ostl", "lstm", True, {}),
     "OTTT, LIF": ("ottt", "lif", False, {}),
 }
 
@@ -55,16 +58,26 @@ def network(label: str, units: int, inputs: int, outputs: int) -> tuple[Stack, t
     return net, optimizer
 
 
+def rule_of(label: str, net: Stack, optimizer: torch.optim.Optimizer, timesteps: int) -> Any:
+    """The label's rule for a sequence of so many steps, begun."""
+    name, _, _, options = ROWS[label]
+    chosen = {k: v for k, v in options.items() if k != "steps_a_part"}
+    if "steps_a_part" in options:
+        chosen["parts"] = timesteps // options["steps_a_part"]
+    rule = build_rule(name, net, optimizer, nn.functional.mse_loss, **chosen)
+    rule.start(timesteps)
+    return rule
+
+
 def memory(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, outputs: int = 4) -> Cost:
     net, optimizer = network(label, units, inputs, outputs)
-    name, _, _, options = ROWS[label]
+    name = ROWS[label][0]
     gc.collect()
     meter = MemoryMeter(list(net.parameters()))
     reset_process_peak()
     before, timed, spent = process_memory(), 0, 0.0
     with meter.watch_saved():
-        rule = build_rule(name, net, optimizer, nn.functional.mse_loss, **options)
-        rule.start(timesteps)
+        rule = rule_of(label, net, optimizer, timesteps)
         for t in range(timesteps):
             x, y = torch.randn(batch, inputs), torch.zeros(batch, outputs)
             # traces with H are put together every few steps, and change their layout after fan-in steps; BPTT's backward, and so its
@@ -97,10 +110,8 @@ class Work(TorchDispatchMode):
 def work(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, outputs: int = 4) -> tuple[float, float]:
     """Multiply-accumulates of products and numbers written, a step, over a whole sequence, in millions."""
     net, optimizer = network(label, units, inputs, outputs)
-    name, _, _, options = ROWS[label]
     with FlopCounterMode(display=False) as counter, Work() as seen:
-        rule = build_rule(name, net, optimizer, nn.functional.mse_loss, **options)
-        rule.start(timesteps)
+        rule = rule_of(label, net, optimizer, timesteps)
         for _ in range(timesteps):
             rule.step(torch.randn(batch, inputs), torch.zeros(batch, outputs))
         rule.finish()
@@ -110,7 +121,6 @@ def work(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, ou
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--timesteps", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--bptt-limit", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--units", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("rule_memory.png"))
@@ -120,10 +130,8 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|---|")
     curves: dict[str, list[tuple[int, float, float]]] = {}
     for label in ROWS:
-        memory(label, 2 * args.units + 50, args.batch, args.units)  # warm up: libraries load, kernels compile
+        memory(label, 2 * args.units + 60, args.batch, args.units)  # warm up: libraries load, kernels compile
         for timesteps in args.timesteps:
-            if label.startswith("BPTT") and timesteps > args.bptt_limit:
-                continue
             c = min((memory(label, timesteps, args.batch, args.units) for _ in range(2)), key=lambda c: c.allocated)  # without strangers
             macs, written = work(label, min(timesteps, 1000), args.batch, args.units)
             row = (f"{c.saved / 1e6:.3f}", f"{c.allocated / 1e6:.3f}", f"{c.process / 1e6:.1f}", f"{macs:.2f}", f"{written:.3f}",
@@ -148,6 +156,7 @@ def plot(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
         axis.set(xscale="log", xlabel="steps of the sequence", ylabel="MB", title=title)
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
+    axes[1].set_yscale("symlog", linthresh=1)  # most grow by nothing
     axes[1].legend(fontsize=7)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)

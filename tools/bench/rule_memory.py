@@ -10,6 +10,8 @@ step (elementwise work), counted over the first 1,000 steps at most; millisecond
 from __future__ import annotations
 
 import argparse
+import ctypes
+import functools
 import gc
 import time
 from pathlib import Path
@@ -69,10 +71,19 @@ def rule_of(label: str, net: Stack, optimizer: torch.optim.Optimizer, timesteps:
     return rule
 
 
+def give_back_freed() -> None:
+    """To the system, or the process would not grow by what it has kept of an earlier measurement."""
+    gc.collect()
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+    except (AttributeError, OSError):  # not glibc
+        return
+
+
 def memory(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, outputs: int = 4) -> Cost:
     net, optimizer = network(label, units, inputs, outputs)
     name = ROWS[label][0]
-    gc.collect()
+    give_back_freed()
     meter = MemoryMeter(list(net.parameters()))
     reset_process_peak()
     before, timed, spent = process_memory(), 0, 0.0
@@ -107,6 +118,7 @@ class Work(TorchDispatchMode):
         return out
 
 
+@functools.cache
 def work(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, outputs: int = 4) -> tuple[float, float]:
     """Multiply-accumulates of products and numbers written, a step, over a whole sequence, in millions."""
     net, optimizer = network(label, units, inputs, outputs)

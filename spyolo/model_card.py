@@ -12,9 +12,6 @@ PIECE_COLUMNS = (
     "from", "detector", "rule", "form", "timesteps", "size", "batch", "lr", "augment", "seed", "epochs", "minutes", "device", "amp",
     "pictures", "voc10_ap50",
 )  # fmt: skip
-OPERATING = (("precision", "precision"), ("recall", "recall"), ("F1", "f1"))
-
-
 def card(entry: Entry) -> str:
     """Markdown."""
     c, m, p = entry.config, entry.metrics, entry.protocol
@@ -36,10 +33,10 @@ def card(entry: Entry) -> str:
         lines += [timed_on(p), ""]
     if entry.energy.get("ann_twin_mj"):
         lines += [f"Energy at 45 nm fp32 prices (docs/energy.md); the ANN twin of this shape: {entry.energy['ann_twin_mj']:.2f} mJ.", ""]
-    if m.get("f1") is not None:
-        shares = ", ".join(f"{name} {_percent(m[key])}" for name, key in OPERATING)
+    if m.get("f1") is not None and "operating_confidence" in p:
+        shares = f"precision {_percent(m['precision'])}, recall {_percent(m['recall'])}, F1 {_percent(m['f1'])}"
         coco = f"COCO AP50 {_percent(m['coco_ap50'])}, AP75 {_percent(m['coco_ap75'])}"
-        lines += [f"At T = {c['timesteps']}: {coco}; at a confidence of 0.5: {shares}.", ""]
+        lines += [f"At T = {c['timesteps']}: {coco}; at a confidence of {p['operating_confidence']}: {shares}.", ""]
     if "per_class" in m:
         names = ", ".join(f"{name} {_percent(value)}" for name, value in m["per_class"].items())
         lines += [f"VOC10+ AP50 by class: {names}.", ""]

@@ -11,13 +11,13 @@ import warnings
 from typing import Any
 
 from spyolo.checkpoint import load_tensors
-from spyolo.config import Config
+from spyolo.config import FIELDS, Config
 
 Piece = dict[str, Any]
-FROM_CONFIG = (  # what it takes to do a piece again, beside its file and its pictures
-    "detector", "rule", "form", "alpha", "parts", "timesteps", "size", "batch", "optimizer", "lr", "lr_final", "warmup", "ema", "augment",
-    "scale", "mosaic", "colour", "plain_epochs", "box_gain", "iou_target", "objectness_gain", "class_gain", "smoothing", "shape_factor",
-    "weights_of", "seed",
+FROM_CONFIG = (  # what it takes to do a piece again, beside its file and its pictures; epochs and amp are as they turned out
+    *(name for name, (section, _, _) in FIELDS.items() if section in ("learning", "loss") and name not in ("epochs", "amp")),
+    "detector", "freeze_norms", "size", "augment", "scale", "mosaic", "colour", "plain_epochs", "limit", "weights_of", "recalibrate",
+    "seed",
 )  # fmt: skip
 
 

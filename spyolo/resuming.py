@@ -40,6 +40,7 @@ def holds_this_run(config: Settings, otherwise: str = "--resume it, or give anot
         return False
     there = load_settings(path, type(config)(), path.parent)
     other = [name for name in config.fields() if name not in FREE and getattr(there, name) != getattr(config, name)]
+    other = [name for name in other if not (there.unread(name) and config.unread(name))]
     if other:
         told = ", ".join(f"{name} {getattr(there, name)!r}, not {getattr(config, name)!r}" for name in other[:5])
         raise InputError(f"{config.out} already holds another run ({told}); {otherwise}")
@@ -95,9 +96,9 @@ def check_same_network(last: Path, before: Mapping[str, Any], now: Mapping[str, 
 
 
 def changed(kept: Mapping[str, Any], config: Settings, names: Sequence[str]) -> list[str]:
-    """Which of these fields are not as a checkpoint's config has them. `kept`: that config, as JSON; what an older one does not name passes
-    for unchanged."""
-    now, sections = plain(config.to_dict()), {name: config.fields()[name][0] for name in names}
+    """Which of these fields are not as a checkpoint's config has them, but for those of which nothing is made. `kept`: that config, as
+    JSON; what an older one does not name passes for unchanged."""
+    now, sections = plain(config.to_dict()), {name: config.fields()[name][0] for name in names if not config.unread(name)}
     return [name for name, section in sections.items() if kept[section].get(name, now[section][name]) != now[section][name]]
 
 

@@ -402,6 +402,17 @@ def test_a_signal_that_comes_while_processes_agree_is_not_lost(tiny_config):
     assert not trainer.fit() and (trainer.epoch, trainer.batch) == (1, 1)
 
 
+def test_nothing_is_made_of_fields_that_are_said_to_be_unread(tiny_config):
+    """Bit for bit the same weights with other values."""
+    plain = tiny_config(**SHORT, rule="bptt", augment="eval", timesteps=1)
+    others = {"alpha": 0.9, "form": "paper", "mosaic": 1.0, "scale": "0.9,1.1", "colour": 2.0, "plain_epochs": 1}
+    other = tiny_config(**SHORT, rule="bptt", augment="eval", timesteps=1, **others)
+    assert all(other.unread(name) for name in others)
+    assert {n for n, (_, field, _) in Config.fields().items() if field.metadata["only"]} == set(others)
+    assert Trainer(plain, quiet=True).fit() and Trainer(other, quiet=True).fit()
+    assert_same_run(plain.out, other.out)
+
+
 @pytest.mark.filterwarnings("ignore:.*unknown class:UserWarning")
 def test_weights_without_a_score_are_measured_once(tiny_config, monkeypatch):
     """No object of these classes in the pictures measured on: every score is none."""

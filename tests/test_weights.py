@@ -213,12 +213,40 @@ def test_weights_of_another_origin_or_rule_have_a_name_of_their_own(
             publish_sample(tmp_path / "w.safetensors", sample_root, mine)
 
 
-def test_a_note_stays_with_the_data_that_it_is_of(mine: Path) -> None:
-    def note(*more: str) -> str:
-        args = publish.parser().parse_args(["--weights", "w", "--name", "tiny", "--data", "d", *more])
-        return publish.note_of(args, read_manifest()["tiny"])
+def test_another_reading_does_not_pass_for_better_weights(
+    mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = [{"from": "scratch", "detector": "spyv4_lite", "rule": "fptt", "epochs": 1}]
+    rewrite(mine / "manifest.json", lambda t: t["models"][0]["training"].update(pieces=ours))
+    monkeypatch.setattr(publish, "measured", lambda *_: (_ for _ in ()).throw(InputError("measured")))
+    tensors, metadata = load_tensors(weights_file)
+    more = [*ours, ours[0] | {"from": "spyv4_lite"}]
+    message = r"is read with nms_iou 0.4, not 0.5, and a better reading would pass for better weights: .*\(--weights tiny\)"
+    for log, options, told in ((more, ["--nms-iou", "0.4"], message), (more, [], "^measured"), (ours, ["--nms-iou", "0.4"], "^measured")):
+        save_tensors(tmp_path / "w.safetensors", tensors, metadata | {"notes": json.dumps({"pieces": log})})
+        with pytest.raises(InputError, match=told):
+            publish_sample(tmp_path / "w.safetensors", sample_root, mine, *options)
 
-    assert (note(), note("--note", "new"), note("--split", "2007:train")) == ("drawn pictures", "new", "")
+
+@pytest.mark.parametrize("log", [None, [], [{}], [{"rule": "fptt"}]])
+def test_a_manifest_without_a_whole_log_is_of_another_kind(
+    mine: Path, weights_file: Path, sample_root: Path, tmp_path: Path, log: Any
+) -> None:
+    rewrite(mine / "manifest.json", lambda t: t["models"][0]["training"].update(pieces=log))
+    tensors, metadata = load_tensors(weights_file)
+    ours = [{"from": "scratch", "detector": "spyv4_lite", "rule": "fptt"}]
+    save_tensors(tmp_path / "w.safetensors", tensors, metadata | {"notes": json.dumps({"pieces": ours})})
+    with pytest.raises(InputError, match=r"tiny is spyv4_lite, unknown, unknown, .* is spyv4_lite, scratch, fptt: give it"):
+        publish_sample(tmp_path / "w.safetensors", sample_root, mine)
+
+
+def test_a_note_stays_with_the_data_that_it_is_of(mine: Path) -> None:
+    def note(*more: str, pictures: int = 0, split: str = "2007:val") -> str:
+        args, before = publish.parser().parse_args(["--weights", "w", "--name", "tiny", "--data", "d", *more]), read_manifest()["tiny"]
+        return publish.note_of(args, before, {"split": split, "pictures": pictures or before.protocol["pictures"]})
+
+    assert (note(), note("--note", "new"), note("--note", "")) == ("drawn pictures", "new", "")
+    assert note(pictures=999) == note(split="2007:train") == ""
 
 
 def test_figures_of_the_steps_in_use_are_whole_though_more_were_measured(mine: Path, weights_file: Path, sample_root: Path) -> None:

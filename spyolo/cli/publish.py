@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 DTYPES = ("bf16", "fp16", "fp32")
 KEPT = (  # of the protocol: all but paths of this machine
     "split", "pictures", "input", "confidence_floor", "nms_iou", "max_detections", "vote_iou", "precision_of_convolutions", "device",
-    "coco_backend", "processor", "threads", "torch",
+    "coco_backend", "operating_confidence", "processor", "threads", "torch",
 )  # fmt: skip
 FIGURES = (
     "voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "coco_ap50", "coco_ap75", "precision", "recall", "f1", "latency_ms",
@@ -48,8 +48,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--vote-iou", type=float, metavar="IOU", help=VOTE_IOU)
     p.add_argument("--nms-iou", type=float, metavar="IOU", help=NMS_IOU)
     p.add_argument("--dtype", default="bf16", choices=DTYPES, help="precision of the file [%(default)s]")
-    note = "what a reader must know of the data, such as their resolution [that of the file replaced, if of the same split]"
-    p.add_argument("--note", help=note)
+    note = "what a reader must know of the data, such as their resolution [that of the file replaced, if of the same pictures]"
+    p.add_argument("--note", default=argparse.SUPPRESS, help=note)  # may be empty: without one
     p.add_argument("--to", metavar="DIR", help="folder of published weights [weights/]")
     p.add_argument("--out", default="runs/publish", metavar="DIR", help="where the evaluation and its report go [%(default)s]")
     p.add_argument("--replace", action="store_true", help="replace a published file even by a worse one")
@@ -77,8 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         row = next(row for row in metrics["anytime"] if row["timesteps"] == steps)  # of the steps that the file is used with
         refuse_worse(args, row, entries)
         finish(args, candidate, row, metrics["protocol"]["pictures"])
-        args.note = note_of(args, entries.get(args.name))
-        entry = entry_of(args, candidate, detector, info, row, metrics)
+        entry = entry_of(args, candidate, detector, info, row, metrics, note_of(args, entries.get(args.name), metrics["protocol"]))
         place(candidate, entry, where, entries.get(args.name))
     from spyolo.files import write_whole
     from spyolo.model_card import card
@@ -108,29 +107,46 @@ def refuse_checkpoint(weights: str) -> None:
 
 
 def refuse_another_kind(args: argparse.Namespace, info: WeightsInfo, entries: dict[str, Entry]) -> None:
-    """Weights from scratch, from a plain network and by another rule have names of their own. Raises InputError, before minutes of
-    measuring."""
+    """Weights from scratch, from a plain network and by another rule have names of their own, and other weights than the published are
+    compared with them as they are read. Raises InputError, before minutes of measuring."""
+    from spyolo.checkpoint import READING
+    from spyolo.pieces import pieces_of
+
     before = None if args.replace else entries.get(args.name)
     if before is None:
         return
-    was, now = kind_of(before.config["name"], before.training["pieces"]), kind_of(info.spec.name, info.notes.get("pieces", []))
+    log, pieces = before.training.get("pieces") or [], pieces_of(args.weights)
+    was, now = kind_of(str(before.config.get("name")), log), kind_of(info.spec.name, pieces)
     if was != now:
         raise InputError(f"{args.name} is {was}, {args.weights} is {now}: give it another --name (or --replace)")
+    read = {name: (getattr(info, name), before.protocol.get(name) or 0) for name in READING}
+    other = [f"{name} {mine:g}, not {theirs:g}" for name, (mine, theirs) in read.items() if mine != theirs]
+    if other and pieces != log:
+        raise InputError(
+            f"{args.name}: {args.weights} is read with {', '.join(other)}, and a better reading would pass for better weights: publish the "
+            f"present ones with that reading first (--weights {args.name}), or --replace"
+        )
 
 
 def kind_of(detector: str, pieces: list[dict[str, Any]]) -> str:
     """What is kept apart by names: `spyv4_lite, scratch, fptt`."""
     from spyolo.pieces import origin
 
-    rules = dict.fromkeys(str(piece.get("rule", "unknown")) for piece in pieces if piece["detector"] == detector)
-    return ", ".join([detector, origin(pieces) if pieces else "unknown", " and ".join(rules) or "unknown"])
+    rules = dict.fromkeys(str(piece.get("rule", "unknown")) for piece in pieces if piece.get("detector") == detector)
+    known = pieces and all({"detector", "from"} <= piece.keys() for piece in pieces)
+    return ", ".join([detector, origin(pieces) if known else "unknown", " and ".join(rules) or "unknown"])
 
 
-def note_of(args: argparse.Namespace, before: Entry | None) -> str:
-    """The note given, or else that of the file replaced: the data are the same."""
-    if args.note is not None or before is None or before.protocol.get("split") != args.split:
-        return args.note or ""
-    return str(before.protocol.get("note", ""))
+def note_of(args: argparse.Namespace, before: Entry | None, protocol: dict[str, Any]) -> str:
+    """The note given, or else that of the file replaced where as many pictures of the same split were measured, which is told."""
+    if "note" in args:
+        return str(args.note)
+    if before is None or any(before.protocol.get(key) != protocol[key] for key in ("split", "pictures")):
+        return ""
+    kept = str(before.protocol.get("note", ""))
+    if kept:
+        print(f"its note stays (--note gives another): {kept}")
+    return kept
 
 
 def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsInfo]:
@@ -206,8 +222,9 @@ def finish(args: argparse.Namespace, candidate: Path, row: dict[str, Any], pictu
 
 
 def entry_of(
-    args: argparse.Namespace, candidate: Path, detector: SpikingYOLO, info: WeightsInfo, row: dict[str, Any], metrics: dict[str, Any]
-) -> Entry:
+    args: argparse.Namespace, candidate: Path, detector: SpikingYOLO, info: WeightsInfo, row: dict[str, Any], metrics: dict[str, Any],
+    note: str,
+) -> Entry:  # fmt: skip
     """The manifest's entry: no path of this machine in it."""
     from spyolo.pieces import origin
     from spyolo.published import Entry, sha256_of
@@ -217,7 +234,7 @@ def entry_of(
     config = {"size": info.size, "timesteps": row["timesteps"], "parameters": parameters, "dtype": args.dtype, **asdict(info.spec)}
     training = {k: v for k, v in info.notes.items() if k != "pieces"} | {"pieces": info.notes.get("pieces", [])}
     training["origin"] = origin(training["pieces"]) if training["pieces"] else "unknown"
-    told = {k: protocol[k] for k in KEPT} | {"timesteps": row["timesteps"], "note": args.note}
+    told = {k: protocol[k] for k in KEPT} | {"timesteps": row["timesteps"], "note": note}
     energy = {"synaptic_mj": row.get("synaptic_mj"), "total_mj": row.get("energy_mj")} if "energy_mj" in row else {}
     energy["ann_twin_mj"] = metrics.get("energy", {}).get("ann_twin_mj")
     anytime = [{k: v for k, v in each.items() if k != "per_class"} for each in metrics["anytime"]]

@@ -8,7 +8,10 @@ from typing import Any
 from spyolo.sequence.config import INITS, SequenceConfig
 
 Piece = dict[str, Any]
-FROM_CONFIG = ("rule", "form", "parts", "batch", "lr", "amp", "seed", "judge")
+FROM_CONFIG = (
+    *(name for name, (section, _, _) in SequenceConfig.fields().items() if section == "learning" and name != "epochs"),
+    "timesteps", "limit", "weights_of", "seed", "judge",
+)  # fmt: skip
 
 
 def pieces_in(notes: Mapping[str, Any]) -> list[Piece]:

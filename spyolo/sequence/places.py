@@ -11,6 +11,12 @@ from spyolo.files import is_there
 VARIABLE = "SPYOLO_DATA"
 
 
+def place_of(given: str, name: str) -> Path | None:
+    """The folder given, else <SPYOLO_DATA>/<name>; None where neither is told. Nothing need lie there yet."""
+    under = os.environ.get(VARIABLE)
+    return Path(given) if given else Path(under) / name if under else None
+
+
 def data_root(given: str, name: str, needs: str) -> Path:
     """The folder (or file) of one data set: the one given, else <SPYOLO_DATA>/<name>.
 
@@ -21,9 +27,9 @@ def data_root(given: str, name: str, needs: str) -> Path:
     Raises:
         InputError: nothing given and no variable, or nothing there.
     """
-    if not given and not os.environ.get(VARIABLE):
+    path = place_of(given, name)
+    if path is None:
         raise InputError(f"--data is missing: {needs}; or set {VARIABLE} to the folder that holds {name}/")
-    path = Path(given) if given else Path(os.environ[VARIABLE]) / name
     if not is_there(path, Path.exists):
         raise InputError(f"{path}: no such file or folder; needed: {needs}")
     return path

@@ -14,9 +14,12 @@ from official_files import refused, write_mnist, write_wav
 from spyolo.cli import run
 from spyolo.errors import InputError
 from spyolo.learning.window import WindowRule
+from spyolo.resuming import holds_this_run
 from spyolo.sequence.config import SequenceConfig, load_sequence_config, load_sequence_preset
+from spyolo.sequence.networks import build_network
 from spyolo.sequence.objectives import MSE
 from spyolo.sequence.tasks import adding
+from spyolo.sequence.tasks.base import Sizes
 from spyolo.sequence.trainer import SequenceTrainer
 from spyolo.tensors import read_tensors, save_tensors
 
@@ -453,7 +456,7 @@ def test_the_command_line_trains_and_resumes(tmp_path, capsys):
 IDLE = [
     ("rule=bptt", "alpha", 0.5), ("rule=bptt", "form", "paper"), ("rule=fptt", "sltt_steps", 1), ("rule=bptt", "with_h", False),
     ("rule=bptt", "feedback", "random"), ("cell=alif", "gate", "static"), ("cell=lif", "gate_bias", -1.0),
-    ("cell=lif", "conv_gate", "static"), ("cell=alif", "adaptive", True), ("cell=lstm", "threshold", 0.3), ("cell=ltc", "decay", 0.5),
+    ("cell=alif", "adaptive", True), ("cell=lstm", "threshold", 0.3), ("cell=ltc", "decay", 0.5),
     ("cell=ssnu", "surrogate", "arctan"), ("readout=gated", "readout_decay", 0.5), ("task=adding", "first_chord", False),
     ("task=adding", "shrink", 2), ("task=adding", "frames_by", "count"), ("task=adding", "embed", 3),
     ("task=adding", "test_speakers", "theo"),
@@ -472,9 +475,27 @@ def test_nothing_is_made_of_a_field_that_is_said_to_be_unread(tmp_path, run_of, 
     assert first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.parametrize(("cell", "read"), [("lif", False), ("ltc", True)])
+def test_gates_of_convolutions_are_those_of_ltc_neurons(tmp_path, cell, read):
+    shape = Sizes((1, 8, 8), 10)
+    built = [
+        build_network(config(tmp_path, cell=cell, conv="4c3-p2", conv_gate=gate), shape).state_dict().keys() for gate in ("conv", "static")
+    ]
+    assert (built[0] != built[1]) == read == (not config(tmp_path, cell=cell).unread("conv_gate"))
+
+
+def test_fields_that_go_unread_are_no_reason_to_refuse_or_judge_a_resumed_run_anew(tmp_path, recwarn):
+    start = config(tmp_path / "run", epochs=1)
+    assert SequenceTrainer(start, quiet=True).fit()
+    again = SequenceTrainer(start.updated({"epochs": 2, "shrink": 2, "test_speakers": "theo", "decay": 0.5}), resume=True, quiet=True)
+    assert again.best is not None and not [w for w in recwarn if "chosen anew" in str(w.message)]
+    assert holds_this_run(start.updated({"shrink": 2}), "")
+    assert "already holds another run (alpha 0.05, not 0.9)" in refused(holds_this_run, start.updated({"alpha": 0.9}), "")
+
+
 def test_all_fields_that_go_unread_are_among_these():
     fields = SequenceConfig.fields().items()
-    assert {name for _, name, _ in IDLE} >= {name for name, (_, field, _) in fields if field.metadata["only"]}
+    assert {name for _, name, _ in IDLE} | {"conv_gate", "download"} >= {name for name, (_, field, _) in fields if field.metadata["only"]}
 
 
 def test_an_option_of_which_nothing_is_made_is_told(tmp_path, capsys):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ from spyolo.errors import InputError
 from spyolo.files import is_there
 from spyolo.sequence.batch import Batch
 from spyolo.sequence.objectives import ACCURACY
-from spyolo.sequence.places import VARIABLE, data_root
+from spyolo.sequence.places import VARIABLE, data_root, place_of
 from spyolo.sequence.readers.idx import FILES, read_pictures
 from spyolo.sequence.tasks.base import Task
 
@@ -34,7 +33,7 @@ def find_pictures(given: str, name: str, download: bool = False) -> Path:
     kind = "FashionMNIST" if name.startswith("fashion") else "MNIST"
     needs = f"a folder with train-images-idx3-ubyte.gz and the three other files of {kind} (--download true fetches them)"
     if download:
-        root = Path(given) if given else Path(os.environ[VARIABLE]) / name if os.environ.get(VARIABLE) else Path("data")
+        root = place_of(given, name) or Path("data")
         if not is_there(root, lambda path: any(missing(folder) == 0 for folder in layouts(path, kind))):
             fetch(kind, root)
         given = str(root)

@@ -50,7 +50,8 @@ def row_of(entry: dict[str, Any], pieces: list[dict[str, Any]]) -> dict[str, Any
 
 
 def table(rows: list[dict[str, Any]]) -> list[str]:
-    lines = ["| pieces in it | minutes | epochs | size | T | NMS, vote from | AP50 | AP50:95 | AP50 a doubling of the minutes |", "|---:" * 9 + "|"]
+    head = "| pieces in it | minutes | epochs | size | T | NMS, vote from | AP50 | AP50:95 | AP50 a doubling of the minutes |"
+    lines = [head, "|---:" * 9 + "|"]
     for before, row in zip([None, *rows], rows):
         gain = f"{doubling(before, row):+.1f}" if before else ""
         lines.append(

@@ -4,7 +4,8 @@
 
 Inputs are made step by step. Columns: bytes that autograd saved and bytes that the allocator handed out, at their highest, over parameters
 and optimizer; growth of the process; multiply-accumulates of products a step (FLOP counter / 2) and numbers written by all operations a
-step (elementwise work), counted over the first 1,000 steps at most; milliseconds a step.
+step (elementwise work), counted over the first 1,000 steps at most; milliseconds a step. BPTT has lengths of its own: watching a million
+operations with gigabytes handed out takes an hour.
 """
 
 from __future__ import annotations
@@ -133,6 +134,7 @@ def work(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, ou
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--timesteps", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--bptt-timesteps", type=int, nargs="+", default=[100, 1000, 3000])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--units", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("rule_memory.png"))
@@ -143,7 +145,7 @@ def main() -> None:
     curves: dict[str, list[tuple[int, float, float]]] = {}
     for label in ROWS:
         memory(label, 2 * args.units + 60, args.batch, args.units)  # warm up: libraries load, kernels compile
-        for timesteps in args.timesteps:
+        for timesteps in args.bptt_timesteps if label.startswith("BPTT") else args.timesteps:
             c = min((memory(label, timesteps, args.batch, args.units) for _ in range(2)), key=lambda c: c.allocated)  # without strangers
             macs, written = work(label, min(timesteps, 1000), args.batch, args.units)
             row = (f"{c.saved / 1e6:.3f}", f"{c.allocated / 1e6:.3f}", f"{c.process / 1e6:.1f}", f"{macs:.2f}", f"{written:.3f}",

@@ -260,7 +260,7 @@ def entry(path: Path, detector: nn.Module) -> Entry:
     info = WeightsInfo(detector.spec, ("a", "b", "c"), 64, 4)
     rows = [dict.fromkeys(("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "latency_ms")) | {"timesteps": t} for t in (4, 5)]
     metrics = {"protocol": dict.fromkeys(KEPT), "anytime": rows}
-    return entry_of(Namespace(name=path.stem, dtype="fp32", note=""), path, detector, info, rows[0], metrics)
+    return entry_of(Namespace(name=path.stem, dtype="fp32"), path, detector, info, rows[0], metrics, note="")
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 import spyolo
 from spyolo.checkpoint import WeightsInfo, load_detector, save_weights
-from spyolo.cli.publish import KEPT, entry_of
+from spyolo.cli.publish import FIGURES, KEPT, entry_of
 from spyolo.detection import build_detector
 from spyolo.errors import InputError
 from spyolo.features import LAYERS, SpikingBackbone, carry_state, with_fpn
@@ -258,7 +258,7 @@ def test_carry_state_needs_one_backbone():
 def entry(path: Path, detector: nn.Module) -> Entry:
     """As `publish` writes it; its figures mean nothing."""
     info = WeightsInfo(detector.spec, ("a", "b", "c"), 64, 4)
-    rows = [dict.fromkeys(("voc07_ap50", "voc10_ap50", "voc10_ap50_95", "coco_ap", "latency_ms")) | {"timesteps": t} for t in (4, 5)]
+    rows = [dict.fromkeys(FIGURES) | {"timesteps": t} for t in (4, 5)]
     metrics = {"protocol": dict.fromkeys(KEPT), "anytime": rows}
     return entry_of(Namespace(name=path.stem, dtype="fp32"), path, detector, info, rows[0], metrics, note="")
 

@@ -5,7 +5,7 @@
 Inputs are made step by step. Columns: bytes that autograd saved and bytes that the allocator handed out, at their highest, over parameters
 and optimizer; growth of the process; multiply-accumulates of products a step (FLOP counter / 2) and numbers written by all operations a
 step (elementwise work), counted over the first 1,000 steps at most; milliseconds a step. BPTT has lengths of its own: watching a million
-operations with gigabytes handed out takes an hour.
+operations takes hours.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def work(label: str, timesteps: int, batch: int, units: int, inputs: int = 8, ou
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--timesteps", type=int, nargs="+", default=[100, 1000, 10_000])
-    parser.add_argument("--bptt-timesteps", type=int, nargs="+", default=[100, 1000, 3000])
+    parser.add_argument("--bptt-timesteps", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--units", type=int, default=64)
     parser.add_argument("--out", type=Path, default=Path("rule_memory.png"))

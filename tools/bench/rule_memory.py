@@ -36,7 +36,6 @@ ROWS = {  # label: (rule, cell, recurrent, options)
     "e-prop, ALIF": ("eprop", "alif", True, {}),
     "OSTL without H, sSNU": ("ostl", "ssnu", True, {"with_h": False}),
     "OSTL with H, sSNU": ("ostl", "ssnu", True, {}),
-    "OSTL with H, LSTM": ("ostl", "lstm", True, {}),
     "OTTT, LIF": ("ottt", "lif", False, {}),
 }
 

@@ -160,7 +160,7 @@ def plot(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharex=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharex=True, layout="constrained")
     for label, points in curves.items():
         t, tensors, process = zip(*points)
         axes[0].plot(t, tensors, "o-", label=label)
@@ -170,7 +170,8 @@ def plot(curves: dict[str, list[tuple[int, float, float]]], path: Path) -> None:
         axis.grid(alpha=0.3)
     axes[0].set_yscale("log")
     axes[1].set_yscale("symlog", linthresh=1)  # most grow by nothing
-    axes[1].legend(fontsize=7)
+    axes[1].set_ylim(bottom=0)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center", fontsize=8)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
     print(f"\nwrote {path}")

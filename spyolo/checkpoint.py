@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,8 +25,14 @@ from spyolo.tensors import is_checkpoint, read_tensors, save_tensors, under
 
 WEIGHTS_OF = ("w", "average", "ema")
 LIMITS = {"num_classes": 100_000, "width": 64, "depth": 64, "in_channels": 1024}  # of a description; a file may claim anything
-READING = ("vote_iou", "nms_iou")
 T = TypeVar("T")
+
+
+class Overlaps(TypedDict):
+    """With which boxes are read: see `detection.postprocess`."""
+
+    nms_iou: float
+    vote_iou: float
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,15 @@ class WeightsInfo:
     timesteps: int = 3
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
-    vote_iou: float = 0.0  # with which its boxes are read: see `detection.postprocess`
+    vote_iou: float = 0.0
     nms_iou: float = 0.5
+
+    def reading(self, nms_iou: float | None = None, vote_iou: float | None = None) -> Overlaps:
+        """The overlaps asked for, where None the file's own."""
+        return {
+            "nms_iou": self.nms_iou if nms_iou is None else nms_iou,
+            "vote_iou": self.vote_iou if vote_iou is None else vote_iou,
+        }
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -71,7 +84,8 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     size = checked_field(metadata, "size", path, lambda v: whole(v, *SIZES))
     timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, *STEPS))
     metrics, notes = (checked_field(metadata, k, path, dict) for k in ("metrics", "notes"))
-    reading = {k: checked_field(metadata, k, path, share) for k in READING if k in metadata}  # older files do not say: the defaults
+    said = [name for name in Overlaps.__annotations__ if name in metadata]  # older files do not: the defaults
+    reading = {name: checked_field(metadata, name, path, share) for name in said}
     return WeightsInfo(spec, classes, size, timesteps, metrics, notes, **reading)
 
 
@@ -115,7 +129,7 @@ def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dty
     """
     check_whole(f"{path}: size", info.size, *SIZES)
     check_whole(f"{path}: timesteps", info.timesteps, *STEPS)
-    for name in READING:
+    for name in Overlaps.__annotations__:
         check_share(f"{path}: {name}", getattr(info, name))
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in detector.state_dict().items()}
     save_tensors(path, state, info_to_metadata(info))

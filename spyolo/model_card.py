@@ -12,6 +12,8 @@ PIECE_COLUMNS = (
     "from", "detector", "rule", "form", "timesteps", "size", "batch", "lr", "augment", "seed", "epochs", "minutes", "device", "amp",
     "pictures", "voc10_ap50",
 )  # fmt: skip
+
+
 def card(entry: Entry) -> str:
     """Markdown."""
     c, m, p = entry.config, entry.metrics, entry.protocol

@@ -54,7 +54,8 @@ class Predictor:
         fast: str = "none", settle: bool = False, vote_iou: float | None = None,
     ) -> None:  # fmt: skip
         timesteps, size = info.timesteps if timesteps is None else timesteps, info.size if size is None else size
-        vote_iou, nms_iou = info.vote_iou if vote_iou is None else vote_iou, info.nms_iou if nms_iou is None else nms_iou
+        overlaps = info.reading(nms_iou, vote_iou)
+        nms_iou, vote_iou = overlaps["nms_iou"], overlaps["vote_iou"]
         for name, number, bounds in (("timesteps", timesteps, STEPS), ("size", size, SIZES), ("max_detections", max_detections, COUNTS)):
             check_whole(name, number, *bounds)
         for name, share in (("confidence", confidence), ("nms_iou", nms_iou), ("vote_iou", vote_iou)):

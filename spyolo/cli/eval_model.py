@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from spyolo.boxes import Detections
 from spyolo.cli.noted import noted
-from spyolo.cli.options import nms_of, told_of_steps, vote_of
+from spyolo.cli.options import told_of_steps
 from spyolo.config import MOST_TIMESTEPS, Evaluation
 from spyolo.data import DetectionDataset, VOCSet, load_batches
 from spyolo.data.events_clips import EventClips, EventPlayback
@@ -194,9 +194,9 @@ def detect_with_model(
     meter = EnergyMeter(detector, pictures=mine) if asked else None
     with meter or nullcontext():
         found = recordings.detect(
-            detector, dataset, steps, confidence=floor_of(args), nms_iou=nms_of(args.nms, info), max_detections=args.max_detections,
-            vote_iou=vote_of(args, info), batch_size=args.batch, device=device, amp=args.amp, workers=choose_workers(args.workers, peers),
-            progress=not args.quiet and peers.first, peers=peers,
+            detector, dataset, steps, confidence=floor_of(args), max_detections=args.max_detections,
+            **info.reading(args.nms, args.vote_iou), batch_size=args.batch, device=device, amp=args.amp,
+            workers=choose_workers(args.workers, peers), progress=not args.quiet and peers.first, peers=peers,
         )  # fmt: skip
     counted = peers.gather(meter.counts() if meter else None)
     return found, combined([c for c in counted if c is not None]) if meter and peers.first else None
@@ -210,8 +210,8 @@ def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: 
     """What the figures depend on and only we know; with --latency also the machine, on which times depend."""
     return {
         "split": args.split, "data": args.data, "weights": args.weights, "weights_of": args.weights_of, "detector": info.spec.name,
-        "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), "nms_iou": nms_of(args.nms, info),
-        "max_detections": args.max_detections, "vote_iou": vote_of(args, info), "recalibrated_on": args.recalibrate,
+        "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), **info.reading(args.nms, args.vote_iou),
+        "max_detections": args.max_detections, "recalibrated_on": args.recalibrate,
         "precision_of_convolutions": args.amp if args.fast == "none" else args.fast,
         "device": device.type, **(machine(device) if args.latency else {}), **(of_events(info) if info.spec.in_channels == 2 else {}),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spyolo.cli.noted import noted
-from spyolo.cli.options import nms_of, refuse_unread, told_of_steps, vote_of
+from spyolo.cli.options import refuse_unread, told_of_steps
 from spyolo.config import MOST_TIMESTEPS
 from spyolo.errors import InputError
 
@@ -87,11 +87,10 @@ def stream_score(args: argparse.Namespace) -> int:
         result = run_stream(video, modes, info.classes, device=device, progress=not args.quiet)
     result["protocol"] |= {
         "split": args.split, "weights": args.weights, "weights_of": args.weights_of, "twin": args.twin, "size": size,
-        "confidence_floor": floor_of(args), "nms_iou": nms_of(args.nms, info), "max_detections": args.max_detections,
-        "vote_iou": vote_of(args, info),
+        "confidence_floor": floor_of(args), "max_detections": args.max_detections, **info.reading(args.nms, args.vote_iou),
     }  # fmt: skip
     if args.twin:
-        result["protocol"] |= {"twin_nms_iou": nms_of(args.nms, other), "twin_vote_iou": vote_of(args, other)}
+        result["protocol"] |= {f"twin_{name}": value for name, value in other.reading(args.nms, args.vote_iou).items()}
     result["warnings"] = notes
     print(format_stream(result))
     for message in notes:
@@ -110,7 +109,7 @@ def reader(detector: SpikingYOLO, info: WeightsInfo, args: argparse.Namespace) -
     from spyolo.detection import postprocess
 
     boxes = partial(
-        postprocess, anchors=detector.anchors, strides=detector.strides, confidence=floor_of(args), nms_iou=nms_of(args.nms, info),
-        max_detections=args.max_detections, vote_iou=vote_of(args, info),
+        postprocess, anchors=detector.anchors, strides=detector.strides, confidence=floor_of(args),
+        max_detections=args.max_detections, **info.reading(args.nms, args.vote_iou),
     )  # fmt: skip
     return lambda predictions: [d.to("cpu") for d in boxes(predictions)]

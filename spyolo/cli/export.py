@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spyolo.cli.options import NMS_IOU, VOTE_IOU, Parser, check_shares, nms_of, refuse_unread, vote_of
+from spyolo.cli.options import NMS_IOU, VOTE_IOU, Parser, check_shares, refuse_unread
 from spyolo.errors import InputError
 from spyolo.ranges import COUNTS, SIZES, STEPS, check_whole
 
@@ -97,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     detector, info = load_detector(args.weights)
     if args.verify and args.data:
         check_pictures(detector.spec, args.weights, "--verify --data shows VOC's pictures; without --data it shows random input")
-    best_alone, vote_iou = not args.all_classes, vote_of(args, info)
-    reading = Reading(args.confidence, nms_of(args.nms_iou, info), args.max_detections, one_class_per_box=best_alone, vote_iou=vote_iou)
+    overlaps = info.reading(args.nms_iou, args.vote_iou)
+    reading = Reading(args.confidence, max_detections=args.max_detections, one_class_per_box=not args.all_classes, **overlaps)
     out = Path(args.out)
     paths = [out / f"{form}.onnx" for form in forms]
     for form, path in zip(forms, paths):

@@ -6,14 +6,11 @@ import argparse
 import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from spyolo.config import Config
 from spyolo.errors import InputError
 from spyolo.settings import MOST_SEED, Settings, limits
-
-if TYPE_CHECKING:
-    from spyolo.checkpoint import WeightsInfo
 
 DETECTOR = Config()
 NMS_IOU = "overlap above which the worse box of a class is dropped [as the weights say]"
@@ -45,16 +42,6 @@ def check_seed(seed: int) -> None:
     """Of tools without a config. Raises InputError for a number that a generator does not take."""
     if not 0 <= seed <= MOST_SEED:
         raise InputError(f"--seed must be {limits(0, MOST_SEED)}, got {seed}")
-
-
-def vote_of(args: argparse.Namespace, info: WeightsInfo) -> float:
-    """`--vote-iou`, or what the weights say."""
-    return info.vote_iou if args.vote_iou is None else args.vote_iou
-
-
-def nms_of(asked: float | None, info: WeightsInfo) -> float:
-    """`--nms-iou` (of eval: `--nms`), or what the weights say."""
-    return info.nms_iou if asked is None else asked
 
 
 def check_shares(args: argparse.Namespace, names: Iterable[str]) -> None:

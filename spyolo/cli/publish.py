@@ -67,7 +67,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     refuse_checkpoint(args.weights)
     where = Path(args.to) if args.to else folder()
     entries = read_manifest(where)
-    rival_of(args, entries)  # minutes of measuring later it would say the same
     with tempfile.TemporaryDirectory() as temporary:
         candidate = Path(temporary) / f"{args.name}.safetensors"
         detector, info = convert(args, candidate)
@@ -109,18 +108,17 @@ def refuse_checkpoint(weights: str) -> None:
 def refuse_another_kind(args: argparse.Namespace, info: WeightsInfo, entries: dict[str, Entry]) -> None:
     """Weights from scratch, from a plain network and by another rule have names of their own, and other weights than the published are
     compared with them as they are read. Raises InputError, before minutes of measuring."""
-    from spyolo.checkpoint import READING
     from spyolo.pieces import pieces_of
 
-    before = None if args.replace else entries.get(args.name)
+    before = rival_of(args, entries)
     if before is None:
         return
     log, pieces = before.training.get("pieces") or [], pieces_of(args.weights)
     was, now = kind_of(str(before.config.get("name")), log), kind_of(info.spec.name, pieces)
     if was != now:
         raise InputError(f"{args.name} is {was}, {args.weights} is {now}: give it another --name (or --replace)")
-    read = {name: (getattr(info, name), before.protocol.get(name) or 0) for name in READING}
-    other = [f"{name} {mine:g}, not {theirs:g}" for name, (mine, theirs) in read.items() if mine != theirs]
+    known = {name: before.protocol.get(name) or 0 for name in info.reading()}
+    other = [f"{name} {value:g}, not {known[name]:g}" for name, value in info.reading().items() if value != known[name]]
     if other and pieces != log:
         raise InputError(
             f"{args.name}: {args.weights} is read with {', '.join(other)}, and a better reading would pass for better weights: publish the "

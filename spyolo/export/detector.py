@@ -61,7 +61,7 @@ def export_onnx(
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
     size, timesteps = info.size if size is None else size, info.timesteps if timesteps is None else timesteps
-    reading = reading or Reading(nms_iou=info.nms_iou, vote_iou=info.vote_iou)
+    reading = reading or Reading(**info.reading())
     check_whole("size", size, *SIZES)
     check_whole("timesteps", timesteps, *STEPS)
     timesteps = detector.steps_of(timesteps)

@@ -67,7 +67,7 @@ def check_file(
     """
     steps = detector.steps_of(timesteps or info.timesteps)
     file, check = _Opened(path, detector, steps), FileCheck()
-    how = {**asdict(reading or Reading(nms_iou=info.nms_iou, vote_iou=info.vote_iou)), "confidence": FLOOR}
+    how = {**asdict(reading or Reading(**info.reading())), "confidence": FLOOR}
     for images in batches:
         out = follow(detector, images, file, check.layers)
         logits = [out[f"{LOGITS}{i}"] for i in range(len(detector.heads))]

@@ -75,8 +75,7 @@ def main() -> None:
                     for predictions, state in detector.run(sample.image.unsqueeze(0), steps):
                         after = state
                         if name == "plain fp32" or len(seen) == steps - 1:
-                            how = {"confidence": 0.005, "nms_iou": info.nms_iou, "vote_iou": info.vote_iou}
-                            seen += postprocess(predictions, detector.anchors, detector.strides, **how)
+                            seen += postprocess(predictions, detector.anchors, detector.strides, confidence=0.005, **info.reading())
                         else:
                             seen.append(Detections.empty())
                 placed = in_picture(seen[-1], sample.letterbox, *voc.size(i))

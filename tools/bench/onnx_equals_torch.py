@@ -86,7 +86,7 @@ class Bench:
         """The detector exported, once."""
         path = self.folder / f"{form}-{int8}-{one_class}-{len(how)}.onnx"
         if not path.exists():
-            reading = Reading(FLOOR, nms_iou=self.info.nms_iou, one_class_per_box=one_class, vote_iou=self.info.vote_iou)
+            reading = Reading(FLOOR, one_class_per_box=one_class, **self.info.reading())
             export_onnx(self.detector, self.info, path, form=form, timesteps=self.steps, size=self.size, reading=reading, int8=int8, **how)
         return path
 

@@ -28,6 +28,7 @@ from .parts import (
     MOST_STEPS,
     TOLD_APART,
     by_path,
+    picture_steps,
     predictor_for,
     read_upload,
     shown,
@@ -184,7 +185,7 @@ class LiveTab:
     @told(1, message_at=None)  # the next frame says it, where there is room for words
     def usual_steps(self, mode: str, name: str) -> Any:
         """One step a frame with the state carried over; as many as for a picture without."""
-        return self.models.load(name).timesteps if mode == FRESH else 1
+        return picture_steps(self.models.load(name)) if mode == FRESH else 1
 
     @told(3, message_at=None)
     def usual(self, name: str) -> list[Any]:

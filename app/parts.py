@@ -123,6 +123,11 @@ def shown(title: str, height: int, elem_id: str, **how: Any) -> gr.Image:
     return gr.Image(label=title, show_label=False, interactive=False, height=height, elem_id=elem_id, **({"buttons": []} | how))
 
 
+def picture_steps(model: Model) -> int:
+    """Steps that a picture is usually shown to a model here: as trained, as far as the sliders go."""
+    return min(model.timesteps, MOST_STEPS)
+
+
 def threshold_sliders(prefix: str, nms_iou: float) -> tuple[gr.Slider, gr.Slider]:
     """Confidence, and the overlap that a model's boxes are usually read with."""
     sure, overlap = "boxes that the network is less sure of are hidden", "of two boxes that overlap by more than this, only one stays"

@@ -14,7 +14,20 @@ from . import figures
 from .examples import Examples, offer
 from .insight import Sight, trace, watch
 from .models import Models
-from .parts import MOST_STEPS, TOLD_APART, by_path, listed, predictor_for, read_upload, shown, threshold_sliders, told, unchecked, within
+from .parts import (
+    MOST_STEPS,
+    TOLD_APART,
+    by_path,
+    listed,
+    picture_steps,
+    predictor_for,
+    read_upload,
+    shown,
+    threshold_sliders,
+    told,
+    unchecked,
+    within,
+)
 from .sessions import Sessions
 
 POINT = "**Click anywhere in “What the network sees”** to watch the neurons under that point, step by step."
@@ -51,7 +64,7 @@ class PictureTab:
                 self.confidence, self.iou = threshold_sliders("picture", first.info.nms_iou)
                 self.steps = unchecked(
                     gr.Slider(
-                        1, MOST_STEPS, first.timesteps, step=1, label="Time steps (T)", elem_id="picture-steps",
+                        1, MOST_STEPS, picture_steps(first), step=1, label="Time steps (T)", elem_id="picture-steps",
                         info="how long the neurons look: more steps, more energy", interactive=first.detector.spiking,
                     )
                 )  # fmt: skip
@@ -111,7 +124,7 @@ class PictureTab:
     def usual(self, name: str) -> list[Any]:
         """T and overlap that suit a model just chosen; an ordinary network has no steps to choose."""
         model = self.models.load(name)
-        return [gr.Slider(value=min(model.timesteps, MOST_STEPS), interactive=model.detector.spiking), model.info.nms_iou]
+        return [gr.Slider(value=picture_steps(model), interactive=model.detector.spiking), model.info.nms_iou]
 
     def detect(
         self, upload: str | io.BytesIO | None, confidence: float, iou: float, steps: float, name: str, request: gr.Request

@@ -75,6 +75,8 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     Raises:
         InputError: not our file, or a field that is missing or malformed.
     """
+    if metadata.get("format", "").startswith("spyolo-sequence"):
+        raise InputError(f"{path}: the weights of a sequence network, not of a detector")
     if metadata.get("format") != "spyolo-1":
         raise InputError(f"{path}: its metadata has no spyolo description, so it does not say which detector it belongs to")
     spec = checked_field(metadata, "spec", path, spec_from)

@@ -18,6 +18,7 @@ UNREAD = {  # fields that a source makes nothing of (spyolo/builders.py): one th
     "events": ("cache", "shards_from", "lanes", "mosaic", "plain_epochs", "colour"),
 }
 AUGMENTED, MOSAIC, FPTT = ("augment", ("train", "mosaic")), ("augment", ("mosaic",)), ("rule", ("fptt",))
+OF_SPIKES = ("threshold", "surrogate", "detach_reset", "start", "rate_weight", "rate_low", "rate_high")
 PRESETS = Path(__file__).parent / "presets"
 MOST_SIZE, MOST_TIMESTEPS = 4096, 1024  # wherever a side in pixels or a number of steps is asked for, or read from a file
 
@@ -144,6 +145,17 @@ class Config(Settings):
         """Channels of what the source delivers."""
         return 2 if self.source == "events" else 3
 
+    @property
+    def unit(self) -> str:
+        """The kind of its hidden units."""
+        return self.kind or ("relu" if self.detector == "yolov4_tiny" else "ltc")
+
+    def unread(self, name: str) -> str:
+        """Of a plain network, what concerns spikes too; a recording is shown in steps whatever the units are."""
+        if self.unit == "relu" and (name in OF_SPIKES or (name == "timesteps" and self.source != "events")):
+            return "it goes with units that spike, not with relu"
+        return super().unread(name)
+
     def consistent(self, where: str) -> Self:
         """Checks that need more than one field."""
         if self.size % 32:
@@ -163,9 +175,8 @@ class Config(Settings):
             raise InputError(f"{where}: in_channels must be {self.channels} with source {self.source}, got {self.in_channels}")
         if self.lanes > 1 and self.limit:
             raise InputError(f"{where}: lanes ({self.lanes}) deal out whole shards; with limit ({self.limit}), lanes must be 1")
-        kind = self.kind or ("relu" if self.detector == "yolov4_tiny" else "ltc")
-        if self.gate is not None and kind != "ltc":
-            raise InputError(f"{where}: gate {self.gate} sets tau of ltc units, {kind} units have none: leave gate out")
+        if self.gate is not None and self.unit != "ltc":
+            raise InputError(f"{where}: gate {self.gate} sets tau of ltc units, {self.unit} units have none: leave gate out")
         if self.sync_norm and self.norm != "batch":
             raise InputError(f"{where}: sync_norm goes with norm batch, not with {self.norm}")
         if self.weights_of == "average" and self.rule != "fptt":

@@ -58,8 +58,8 @@ def warn_of_repeats(config: Config, pieces: list[Piece]) -> None:
 
 
 def origin(pieces: list[Piece]) -> str:
-    """`scratch`, or `ANN-initialised` where weights of another detector (the twin) came first, or `unknown`."""
-    detectors = {str(piece["detector"]) for piece in pieces}
-    if any(piece["from"] == "unknown" for piece in pieces):
+    """`scratch`, or `initialised from` another detector (the twin) whose weights came first, or `unknown`: a log that does not say."""
+    if not pieces or any("detector" not in piece or piece.get("from", "unknown") == "unknown" for piece in pieces):
         return "unknown"
+    detectors = {str(piece["detector"]) for piece in pieces}
     return "scratch" if len(detectors) == 1 else f"initialised from {pieces[0]['detector']}"

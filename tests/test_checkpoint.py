@@ -169,6 +169,12 @@ def test_files_that_are_no_weights(saved, damage, message):
     assert str(caught.value).startswith(f"{saved}: ") and "\n" not in str(caught.value)
 
 
+def test_weights_of_a_sequence_network_are_called_that(saved):
+    resave(saved, format="spyolo-sequence-1")
+    with pytest.raises(InputError, match="the weights of a sequence network, not of a detector"):
+        load_detector(saved)
+
+
 def test_nothing_is_unpickled(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "w.pt")
     with pytest.raises(InputError, match="only safetensors are read"):

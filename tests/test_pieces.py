@@ -13,6 +13,11 @@ from spyolo.detection import build_detector
 from spyolo.pieces import origin, pieces_of, this_piece
 
 
+def test_the_origin_of_a_log_that_does_not_say_is_unknown() -> None:
+    for log in ([], [{"rule": "fptt"}], [{"detector": "spyv4_lite"}], [{"detector": "spyv4_lite", "from": "scratch"}, {"from": "scratch"}]):
+        assert origin(log) == "unknown"
+
+
 @pytest.mark.parametrize("log", [[1], {"a": 1}, [{}], [], "log", None])
 def test_a_log_that_is_none_counts_as_one_unknown_piece(tmp_path: Path, log: Any) -> None:
     detector = build_detector("spyv4_lite", 2, width=0.05)

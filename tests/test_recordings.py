@@ -193,6 +193,14 @@ def test_the_time_of_a_window_is_measured_and_there_is_no_stream_score(root, tmp
     assert "takes 2 channels (an event camera has 2); --stream makes its video of pictures" in told and told.count("\n") == 1
 
 
+def test_a_detector_of_neither_pictures_nor_events_is_told_what_eval_shows(tmp_path, capsys):
+    detector = build_detector("spyv4_lite", 2, width=0.05, in_channels=4)
+    save_weights(tmp_path / "four.safetensors", detector, WeightsInfo(detector.spec, ("car", "pedestrian"), size=64))
+    assert run("eval", ["--weights", str(tmp_path / "four.safetensors"), "--data", str(tmp_path), "--quiet"]) == 2
+    told = capsys.readouterr().err
+    assert "takes 4 channels (an event camera has 2); eval shows pictures, which have 3" in told and told.count("\n") == 1
+
+
 def test_a_run_on_recordings_resumes_to_the_bit(trained, tiny_config):
     config = tiny_config(**{name: getattr(trained.config, name) for name in ("source", "data", "train", "val", "classes", "timesteps")})
     stopped = Trainer(config, quiet=True)

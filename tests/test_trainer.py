@@ -413,6 +413,20 @@ def test_nothing_is_made_of_fields_that_are_said_to_be_unread(tiny_config):
     assert_same_run(plain.out, other.out)
 
 
+def test_a_plain_network_makes_nothing_of_what_concerns_spikes(tiny_config):
+    """Bit for bit the same weights with other values."""
+    plain = tiny_config(**SHORT | {"detector": "yolov4_tiny", "rule": "bptt", "timesteps": 1})
+    others = {
+        "threshold": 0.3, "surrogate": "triangle", "detach_reset": True, "start": "uniform", "rate_weight": 1.0, "rate_low": 0.1,
+        "rate_high": 0.3, "timesteps": 3,
+    }  # fmt: skip
+    other = tiny_config(**SHORT | {"detector": "yolov4_tiny", "rule": "bptt"} | others)
+    assert all(other.unread(name) for name in others) and not any(tiny_config(**SHORT).unread(name) for name in others)
+    assert not other.updated({"source": "events"}).unread("timesteps")
+    assert Trainer(plain, quiet=True).fit() and Trainer(other, quiet=True).fit()
+    assert_same_run(plain.out, other.out)
+
+
 @pytest.mark.filterwarnings("ignore:.*unknown class:UserWarning")
 def test_weights_without_a_score_are_measured_once(tiny_config, monkeypatch):
     """No object of these classes in the pictures measured on: every score is none."""

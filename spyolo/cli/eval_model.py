@@ -89,14 +89,16 @@ def parse_timesteps(text: str) -> tuple[int, ...]:
 
 def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     """Load the detector, run it over the split, count and time it. Of several processes, the first has all that was found and counted."""
-    from spyolo.checkpoint import load_detector
+    from spyolo.checkpoint import check_pictures, load_detector
     from spyolo.cli.eval import open_set
     from spyolo.neurons import choose_amp
     from spyolo.running import choose_device
 
     asked = None if args.timesteps is None else parse_timesteps(args.timesteps)
     detector, info = load_detector(args.weights, weights=args.weights_of)
-    events = detector.spec.in_channels == 2
+    events = info.spec.events
+    if not events:
+        check_pictures(info.spec, args.weights, "eval shows pictures, which have 3, or windows of events")
     voc, notes = (event_set(args, info, args.split), []) if events else open_set(args, info.classes)
     if args.limit:
         voc = limited(voc, args.limit)
@@ -104,7 +106,7 @@ def measure_detector(args: argparse.Namespace, peers: Peers) -> Measured:
     notes += told_of_input(info, size)
     device = choose_device(args.device, peers)
     args.amp = choose_amp(args.amp, device)
-    steps = (asked or (info.timesteps,)) if detector.spiking and not events else (1,)
+    steps = (asked or (info.timesteps,)) if info.spec.stepped else (1,)
     if asked not in (None, steps):
         notes.append(told_of_steps(args.timesteps, "a window of events" if events else "a plain network"))
     detector.to(device)
@@ -213,7 +215,7 @@ def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: 
         "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), **info.reading(args.nms, args.vote_iou),
         "max_detections": args.max_detections, "recalibrated_on": args.recalibrate,
         "precision_of_convolutions": args.amp if args.fast == "none" else args.fast,
-        "device": device.type, **(machine(device) if args.latency else {}), **(of_events(info) if info.spec.in_channels == 2 else {}),
+        "device": device.type, **(machine(device) if args.latency else {}), **(of_events(info) if info.spec.events else {}),
     }  # fmt: skip
 
 
@@ -239,7 +241,7 @@ def recalibrate_on(
 
     dataset: DetectionDataset | EventClips
     notes: list[str] = []
-    if detector.spec.in_channels == 2:
+    if info.spec.events:
         dataset = EventClips(event_set(args, info, args.recalibrate), size, steps, "eval")
     else:
         voc, notes = open_set(args, info.classes, args.recalibrate)

@@ -110,7 +110,7 @@ def check_places(args: argparse.Namespace, source: Source) -> None:
     folders = {path.parent.resolve() for path in source.pictures}
     if source.kind == "video":
         folders.add(Path(str(source.address)).parent.resolve())
-    if Path(args.out).resolve() in folders:
+    if "pictures" in kinds(args) and Path(args.out).resolve() in folders:
         raise InputError(f"--out {args.out} is where the pictures come from; they would be overwritten")
 
 

@@ -71,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         candidate = Path(temporary) / f"{args.name}.safetensors"
         detector, info = convert(args, candidate)
         refuse_another_kind(args, info, entries)
-        steps = check_steps(args, detector, info)
-        metrics = measured(args, candidate, detector.spiking and info.spec.in_channels != 2)
+        steps = check_steps(args, info)
+        metrics = measured(args, candidate, info.spec.stepped)
         row = next(row for row in metrics["anytime"] if row["timesteps"] == steps)  # of the steps that the file is used with
         refuse_worse(args, row, entries)
         finish(args, candidate, row, metrics["protocol"]["pictures"])
@@ -131,8 +131,7 @@ def kind_of(detector: str, pieces: list[dict[str, Any]]) -> str:
     from spyolo.pieces import origin
 
     rules = dict.fromkeys(str(piece.get("rule", "unknown")) for piece in pieces if piece.get("detector") == detector)
-    known = pieces and all({"detector", "from"} <= piece.keys() for piece in pieces)
-    return ", ".join([detector, origin(pieces) if known else "unknown", " and ".join(rules) or "unknown"])
+    return ", ".join([detector, origin(pieces), " and ".join(rules) or "unknown"])
 
 
 def note_of(args: argparse.Namespace, before: Entry | None, protocol: dict[str, Any]) -> str:
@@ -161,12 +160,12 @@ def convert(args: argparse.Namespace, path: Path) -> tuple[SpikingYOLO, WeightsI
     return detector, info
 
 
-def check_steps(args: argparse.Namespace, detector: SpikingYOLO, info: WeightsInfo) -> int:
+def check_steps(args: argparse.Namespace, info: WeightsInfo) -> int:
     """The steps that the file is used with. Raises InputError, before minutes of measuring, where they would not be measured."""
     from spyolo.cli.eval_model import parse_timesteps
 
     measured_at = parse_timesteps(args.timesteps)
-    if not detector.spiking or info.spec.in_channels == 2:  # a recording is shown a window a step, and measured so
+    if not info.spec.stepped:  # a recording is shown a window a step, and measured so
         return 1
     if info.timesteps not in measured_at:
         raise InputError(f"--timesteps {args.timesteps} leaves out {info.timesteps}, the steps that the file is used with (--steps)")
@@ -224,14 +223,14 @@ def entry_of(
     note: str,
 ) -> Entry:  # fmt: skip
     """The manifest's entry: no path of this machine in it."""
-    from spyolo.pieces import origin
+    from spyolo.pieces import origin, pieces_of
     from spyolo.published import Entry, sha256_of
 
     protocol = metrics["protocol"]
     parameters = sum(p.numel() for p in detector.parameters())
     config = {"size": info.size, "timesteps": row["timesteps"], "parameters": parameters, "dtype": args.dtype, **asdict(info.spec)}
-    training = {k: v for k, v in info.notes.items() if k != "pieces"} | {"pieces": info.notes.get("pieces", [])}
-    training["origin"] = origin(training["pieces"]) if training["pieces"] else "unknown"
+    training = {k: v for k, v in info.notes.items() if k != "pieces"} | {"pieces": pieces_of(args.weights)}
+    training["origin"] = origin(training["pieces"])
     told = {k: protocol[k] for k in KEPT} | {"timesteps": row["timesteps"], "note": note}
     energy = {"synaptic_mj": row.get("synaptic_mj"), "total_mj": row.get("energy_mj")} if "energy_mj" in row else {}
     energy["ann_twin_mj"] = metrics.get("energy", {}).get("ann_twin_mj")

@@ -9,7 +9,7 @@ from spyolo.data.annotation import read_annotation
 from spyolo.data.sample_drawing import SAMPLE_CLASSES
 from spyolo.data.splits import find_folder, parse_splits, read_image_set
 from spyolo.errors import InputError
-from spyolo.files import one_line, read_limited
+from spyolo.files import is_there, one_line, read_limited
 
 VOC_CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -26,7 +26,9 @@ def parse_classes(text: str) -> tuple[str, ...]:
     if text in ("voc", "sample"):
         return VOC_CLASSES if text == "voc" else SAMPLE_CLASSES
     path = Path(text)
-    if path.is_file():
+    if "," in text:  # names; as a path, a long list would be too long to look for
+        names = [name.strip() for name in text.split(",")]
+    elif is_there(path):
         try:
             names = [line.strip() for line in read_limited(path, 1 << 20).decode("utf-8-sig").splitlines()]
         except InputError:
@@ -36,7 +38,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
     elif path.suffix == ".txt":
         raise InputError(f"class list {path} does not exist; write one class name a line, or name the classes as cat,dog")
     else:
-        names = [name.strip() for name in text.split(",")]
+        names = [text.strip()]
     names = [name for name in names if name]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice or not names:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from spyolo.data.annotation import Thing
-from spyolo.data.convert import Collection, Entry, Pictures, place_picture, plain, same_ids_refused
+from spyolo.data.convert import Collection, Entry, Pictures, bring_picture, picture_place, plain, same_ids_refused
 from spyolo.data.problems import Problems
 from spyolo.errors import InputError
 from spyolo.files import make_folder, one_line, read_limited, shortened, write_whole
@@ -35,9 +35,10 @@ def write_coco(collection: Collection, out: str | Path, name: str, pictures: Pic
             raise InputError(f"{other} has other categories, or in another order; give the same --classes for every part of a set")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for number, entry in enumerate(collection.entries, 1):
-        file_name = place_picture(entry, Path(out) / name, pictures)
-        images.append({"id": number, "file_name": file_name, "width": entry.width, "height": entry.height})
+    places = [picture_place(entry, Path(out) / name, pictures) for entry in collection.entries]  # all, before any is brought
+    for number, (entry, place) in enumerate(zip(collection.entries, places), 1):
+        bring_picture(entry, place, pictures)
+        images.append({"id": number, "file_name": place.name, "width": entry.width, "height": entry.height})
         for thing in entry.things:
             annotations.append({"id": len(annotations) + 1, "image_id": number, "category_id": category[thing.name], **_box_fields(thing)})
     tree = {"images": images, "annotations": annotations, "categories": [{"id": k, "name": label} for label, k in category.items()]}

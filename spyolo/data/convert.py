@@ -144,17 +144,6 @@ def picture_place(entry: Entry, folder: Path, pictures: Pictures) -> Path:
     return target
 
 
-def place_picture(entry: Entry, folder: Path, pictures: Pictures) -> str:
-    """Copy or link the picture into `folder` under its id; returns its file name there.
-
-    Raises:
-        InputError: as `picture_place`, or it cannot be written.
-    """
-    target = picture_place(entry, folder, pictures)
-    bring_picture(entry, target, pictures)
-    return target.name
-
-
 def bring_picture(entry: Entry, target: Path, pictures: Pictures) -> None:
     """Copy or link the picture to the place that `picture_place` gave it, if it is not there. Raises InputError: it cannot be written."""
     if pictures == "none" or target.exists():

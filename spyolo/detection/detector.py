@@ -40,6 +40,16 @@ class DetectorSpec:
     anchors: tuple[tuple[float, float], ...] = DEFAULT_ANCHORS
     masks: tuple[tuple[int, ...], ...] = DEFAULT_MASKS
 
+    @property
+    def events(self) -> bool:
+        """Whether it takes windows of an event camera, one a step, rather than pictures."""
+        return self.in_channels == 2
+
+    @property
+    def stepped(self) -> bool:
+        """Whether it is a choice how many steps it is shown something: a picture, and units that remember."""
+        return self.units.spiking and not self.events
+
     def __post_init__(self) -> None:
         for name, least in (("num_classes", 1), ("depth", 0), ("in_channels", 1)):
             if getattr(self, name) < least:

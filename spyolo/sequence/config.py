@@ -17,6 +17,7 @@ PRESETS = Path(__file__).parent / "presets"
 INITS = ("torch", "xavier")  # anything else is a weights file
 SUPERVISE = ("last", "parts", "every", "auxiliary")
 FPTT, LTC, EVENTS = ("rule", ("fptt",)), ("cell", ("ltc",)), ("task", ("gesture", "cifar10dvs", "nmnist"))
+OPEN = ("task", ("adding", "rmnist", "mnist", "fashion", "nmnist", "cifar10dvs", "gesture", "char", "word"))
 PICTURES = ("task", ("smnist", "psmnist", "rmnist", "mnist", "fashion"))
 THRESHOLDS = ("ltc", "lif", "alif", "snu", "ssnu")  # of DENSE, those that have one
 AUXILIARY = ("aux_policy", "aux_scaling", "aux_warm_up")  # of no use without `supervise auxiliary`
@@ -27,7 +28,7 @@ class Data:
     task: str = option("adding", "what is learned")  # names: spyolo.sequence.tasks.TASKS
     data: str = option("", "folder or file of the data; none: under the environment variable SPYOLO_DATA, by the task's name")
     download: bool = option(False, "let torchvision fetch MNIST or Fashion-MNIST if it is not there", only=PICTURES)
-    timesteps: int = option(0, "steps a sequence, where the task leaves it open; 0: its own number", low=0)
+    timesteps: int = option(0, "steps a sequence, where the task leaves it open; 0: its own number", low=0, only=OPEN)
     frames_by: str = option("time", "event data: frames of equal time or of equal numbers", choices=("time", "count"), only=EVENTS)
     shrink: int = option(1, "event data: sum squares of so many pixels a side into one", low=1, high=128, only=EVENTS)
     test_speakers: tuple[str, ...] = option(("theo", "yweweler"), "spoken digits: speakers held out", only=("task", ("digits",)))

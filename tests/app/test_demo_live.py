@@ -53,6 +53,16 @@ def test_a_model_that_never_saw_two_steps_is_asked_anew_each_frame(
     assert tabs.live.usual(name) == [FRESH, 1, 0.5]
 
 
+def test_a_model_trained_with_more_steps_than_the_sliders_have_is_asked_for_as_many_as_they_have(
+    tabs: SimpleNamespace, models: Models, name: str, noise: str, visitor: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models.load(name), "info", replace(models.load(name).info, timesteps=20))
+    steps = tabs.picture.usual(name)[0].value
+    assert tabs.live.usual_steps(FRESH, name) == steps == 16
+    assert len(tabs.picture.detect(noise, 0.3, 0.5, steps, name, visitor)[1]) == 16
+    tabs.live.asked_for(name, 0.3, 0.5, FRESH, steps)
+
+
 def test_a_model_that_is_gone_changes_nothing(tabs: SimpleNamespace) -> None:
     skipped = gr.skip()
     assert tabs.live.usual("gone") == [skipped, skipped, skipped] and tabs.live.usual_steps(FRESH, "gone") == skipped

@@ -105,6 +105,13 @@ def test_numbers_that_are_too_large_are_no_box(collection, tmp_path):
         assert read_coco(path).entries[0].things == []
 
 
+def test_no_picture_is_brought_before_all_are_known_to_be_there(collection, tmp_path):
+    collection.entries[-1].picture.unlink()
+    with pytest.raises(InputError, match="does not exist; with --pictures none"):
+        write_coco(collection, tmp_path / "coco", "train")
+    assert not [path for path in (tmp_path / "coco").rglob("*") if path.is_file()]
+
+
 BAD_JSON = {
     "cut off": (lambda t: json.dumps(t)[:-20], "no complete JSON"),
     "another file": (lambda t: "[]", "field images is missing"),

@@ -137,11 +137,13 @@ def test_subset_keeps_the_order_asked_for(make_devkit):
 
 def test_class_lists(make_devkit, tmp_path):
     assert len(parse_classes("voc")) == 20 and len(parse_classes("sample")) >= 5
-    assert parse_classes("cat, dog") == ("cat", "dog")
+    assert parse_classes("cat, dog") == ("cat", "dog") and parse_classes("cat") == ("cat",)
+    many = tuple(f"thing {i}" for i in range(1000))  # as a path, too long to look for
+    assert parse_classes(",".join(many)) == many
     (tmp_path / "names.txt").write_text("dog\n\ncat\n")
     assert parse_classes(str(tmp_path / "names.txt")) == ("dog", "cat")
     assert scan_classes(make_devkit({"a": [Thing("zebra", (0, 0, 9, 9)), CAT]}), "2007:train") == ("cat", "zebra")
-    for bad, why in (("cat,cat", "more than once"), (" , ", "empty"), ("nowhere.txt", "does not exist")):
+    for bad, why in (("cat,cat", "more than once"), (" , ", "empty"), ("nowhere.txt", "does not exist"), ("x" * 300, "cannot be looked for")):
         with pytest.raises(InputError, match=why):
             parse_classes(bad)
 

@@ -18,7 +18,7 @@ from spyolo.resuming import holds_this_run
 from spyolo.sequence.config import SequenceConfig, load_sequence_config, load_sequence_preset
 from spyolo.sequence.networks import build_network
 from spyolo.sequence.objectives import MSE
-from spyolo.sequence.tasks import adding
+from spyolo.sequence.tasks import TASKS, adding, build_task
 from spyolo.sequence.tasks.base import Sizes
 from spyolo.sequence.trainer import SequenceTrainer
 from spyolo.tensors import read_tensors, save_tensors
@@ -493,9 +493,17 @@ def test_fields_that_go_unread_are_no_reason_to_refuse_or_judge_a_resumed_run_an
     assert "already holds another run (alpha 0.05, not 0.9)" in refused(holds_this_run, start.updated({"alpha": 0.9}), "")
 
 
+def test_a_number_of_steps_is_told_to_be_unread_where_the_task_has_its_own(tmp_path):
+    """By what each task built makes of it: a sequence of as many steps, or not."""
+    made = {"task": "adding", "timesteps": 6}
+    assert build_task(config(tmp_path, **made)).timesteps == 6 and not config(tmp_path, **made).unread("timesteps")
+    lengths = {name: bool(config(tmp_path, task=name).unread("timesteps")) for name in TASKS}
+    assert {name for name, own in lengths.items() if own} == {"smnist", "psmnist", "digits", "jsb", "nottingham"}
+
+
 def test_all_fields_that_go_unread_are_among_these():
     fields = SequenceConfig.fields().items()
-    assert {name for _, name, _ in IDLE} | {"conv_gate", "download"} >= {name for name, (_, field, _) in fields if field.metadata["only"]}
+    assert {name for _, name, _ in IDLE} | {"conv_gate", "download", "timesteps"} >= {name for name, (_, field, _) in fields if field.metadata["only"]}
 
 
 def test_an_option_of_which_nothing_is_made_is_told(tmp_path, capsys):

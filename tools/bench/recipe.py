@@ -66,6 +66,8 @@ LINES = [
     Line("not recalibrated", "norm", {"recalibrate": 0}),
     Line("W", "weights kept", {"weights_of": "w"}),
     Line("W-bar", "weights kept", {"weights_of": "average"}),
+    Line("EMA 0.99", "weights kept", {"ema": 0.99}),
+    Line("EMA 0.9995", "weights kept", {"ema": 0.9995}),
     Line("no augmentation", "augmentation", {"augment": "eval"}),
     Line("no scale jitter", "augmentation", {"scale": "1,1"}),
     Line("no colour", "augmentation", {"colour": 0}),
@@ -77,7 +79,10 @@ LINES = [
     Line("rate regulariser 0.1", "loss", {"rate_weight": 0.1}),
     Line("lr 0.0015", "schedule", {"lr": 0.0015}),
     Line("lr 0.006", "schedule", {"lr": 0.006}),
+    Line("constant rate", "schedule", {"lr_final": 1}),
     Line("batch 16", "schedule", {"batch": 16}),
+    Line("batch 64", "schedule", {"batch": 64}),  # FPTT at T = 2 in the memory that BPTT takes for 32
+    Line("batch 64 at 0.006", "schedule", {"batch": 64, "lr": 0.006}),
     Line("12 epochs", "schedule", {"epochs": 12}),
 ]
 

@@ -35,7 +35,8 @@ def _detector(name: str, pretrained: _Any, num_classes: int | None, options: dic
 
 
 def spyv4_lite(pretrained: _Any = None, num_classes: int | None = None, **options: _Any) -> _Any:
-    """Our default detector. `pretrained`: a name of the manifest, a path, or True (the published ones), with the classes the file says.
+    """Our default detector. `pretrained`: a name of the manifest, a path, or True (the most accurate published ones); the file says the
+    classes.
 
     Else untrained, of `num_classes` (20) and `build_detector`'s options.
     """

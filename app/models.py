@@ -80,7 +80,8 @@ class Offer:
         ap = accuracy(self.info)
         good = f", AP50 {ap:.2f}" if ap is not None else ""
         kind = "drawn shapes" if knows_drawn(self.info) else "photographs"
-        return f"{self.name} ({kind}{good})"
+        plain = "" if self.info.spec.units.spiking else "ordinary network, "
+        return f"{self.name} ({plain}{kind}{good})"
 
     @property
     def rank(self) -> tuple[Any, ...]:
@@ -232,6 +233,8 @@ def about(model: Model, photographs: bool = True) -> str:
     good = f" Accuracy (AP50, 1 is perfect): {ap:.2f} on {split} pictures." if ap is not None else ""
     steps = f"{model.timesteps} time step{'' if model.timesteps == 1 else 's'}"
     text = f"Finds **{names}**. Looks at {info.size} x {info.size} pixels for {steps}.{good}"
+    if not model.detector.spiking:
+        text += " An ordinary network, for comparison: it has no spikes, and one look is all it takes."
     if model.drawn:
         text += " **It was trained on drawn shapes, not on photographs:** try it with the drawn pictures; on photographs it finds nothing."
         text += " Choose another model for photographs." if photographs else " No model trained on photographs is here yet."

@@ -31,6 +31,7 @@ from .parts import (
 from .sessions import Sessions
 
 POINT = "**Click anywhere in “What the network sees”** to watch the neurons under that point, step by step."
+NO_SPIKES = "An ordinary network has no spikes to show."
 LAYERS_SHOWN = 3
 
 
@@ -180,6 +181,8 @@ class PictureTab:
     def draw_trace(self, layer: str | None, steps: float, name: str, request: gr.Request) -> list[Any]:
         looked = self.sessions.of(request).recall(Looked)
         sight, point = looked.sight, looked.point
+        if sight is not None and not sight.maps:
+            return [None, NO_SPIKES]
         if sight is None or point is None or layer is None:
             return [None, POINT]
         model = self.models.load(name)

@@ -254,7 +254,8 @@ def backbone(
         out_indices: which maps, of 0 to 4: strides 2, 4, 8, 16, 32. Negative ones count from the end.
         timesteps: steps a picture is shown; None: as the weights were trained, or 3.
         fold: `mean` of the steps, `last` one, or `learned`: a leaky integral with one learned fraction a channel.
-        pretrained: weights by name or path, checked against their checksum; True: the published ones of this detector.
+        pretrained: weights by name or path, checked against their checksum; True: the published ones of this detector, of several the
+            most accurate.
         features_only: give a list of maps, as timm's models do, instead of torchvision's dictionary.
         options: of the detector, such as `width`; with `pretrained` the file says them.
 
@@ -280,13 +281,13 @@ def backbone(
 
 
 def published(name: str) -> str:
-    """The first published weights of a detector.
+    """The published weights of a detector; of several those with the highest VOC10+ AP50.
 
     Raises:
         InputError: there are none.
     """
     known = read_manifest()
-    fitting = [entry.name for entry in known.values() if entry.config.get("name") == name]
+    fitting = [entry for entry in known.values() if entry.config.get("name") == name]
     if not fitting:
         raise InputError(f"no published weights of {name}; there are {', '.join(sorted(known)) or 'none at all'}")
-    return fitting[0]
+    return max(fitting, key=lambda entry: entry.metrics.get("voc10_ap50") or 0.0).name

@@ -33,8 +33,8 @@ def card(entry: Entry) -> str:
     ]  # fmt: skip
     if any(row.get("latency_ms") is not None for row in m["anytime"]):
         lines += [timed_on(p), ""]
-    if entry.energy.get("ann_twin_mj"):
-        lines += [f"Energy at 45 nm fp32 prices (docs/energy.md); the ANN twin of this shape: {entry.energy['ann_twin_mj']:.2f} mJ.", ""]
+    if entry.energy.get("total_mj"):
+        lines += [energy(entry), ""]
     if m.get("f1") is not None and "operating_confidence" in p:
         shares = f"precision {_percent(m['precision'])}, recall {_percent(m['recall'])}, F1 {_percent(m['f1'])}"
         coco = f"COCO AP50 {_percent(m['coco_ap50'])}, AP75 {_percent(m['coco_ap75'])}"
@@ -42,8 +42,22 @@ def card(entry: Entry) -> str:
     if "per_class" in m:
         names = ", ".join(f"{name} {_percent(value)}" for name, value in m["per_class"].items())
         lines += [f"VOC10+ AP50 by class: {names}.", ""]
-    lines += ["## Pieces of training", "", *table(PIECE_COLUMNS, entry.training["pieces"])]
+    lines += ["## Pieces of training", "", *table(PIECE_COLUMNS, [as_read(piece) for piece in training["pieces"]])]
     return "\n".join(lines) + "\n"
+
+
+def energy(entry: Entry) -> str:
+    """What the energies are of, and a plain network of the same shape and input beside them."""
+    priced, twin, c = "Energy at 45 nm fp32 prices (docs/energy.md)", entry.energy.get("ann_twin_mj"), entry.config
+    if entry.firing_rate is None:
+        return f"{priced}. A plain network: no spikes, every operand is a real number."
+    beside = f"; the synapses of a plain network of this shape and input ({c['size']} x {c['size']}): {twin:.2f} mJ" if twin else ""
+    return f"{priced}{beside}."
+
+
+def as_read(piece: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the form of FPTT where the rule is another: older logs name it all the same."""
+    return {name: value for name, value in piece.items() if name != "form" or piece.get("rule") == "fptt"}
 
 
 def vote(protocol: Mapping[str, Any]) -> str:

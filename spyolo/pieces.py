@@ -41,7 +41,7 @@ def this_piece(config: Config, before: list[Piece], *, epochs: float, seconds: f
     """What the present run has done so far."""
     start = "scratch" if not before else str(before[-1]["detector"])
     done = {"epochs": round(epochs, 2), "minutes": round(seconds / 60, 1), "device": device, "amp": amp, "pictures": pictures}
-    return {"from": start} | {name: getattr(config, name) for name in FROM_CONFIG} | done
+    return {"from": start} | {name: getattr(config, name) for name in FROM_CONFIG if not config.unread(name)} | done
 
 
 def warn_of_repeats(config: Config, pieces: list[Piece]) -> None:

@@ -269,7 +269,8 @@ def test_predict_never_writes_over_its_source(weights_file, photos, capsys):
 
 def test_tables_may_lie_beside_the_pictures(weights_file, photos):
     before = {p: p.read_bytes() for p in photos.iterdir()}
-    assert run("predict", [str(a) for a in ("--weights", weights_file, "--source", photos, "--out", photos, "--write", "csv")]) == 1  # two are bad
+    asked = ("--weights", weights_file, "--source", photos, "--out", photos, "--write", "csv")
+    assert run("predict", [str(a) for a in asked]) == 1  # two are bad
     assert {p: p.read_bytes() for p in photos.iterdir() if p.name != "predictions.csv"} == before and (photos / "predictions.csv").is_file()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -260,7 +261,7 @@ def entry(path: Path, detector: nn.Module) -> Entry:
     info = WeightsInfo(detector.spec, ("a", "b", "c"), 64, 4)
     rows = [dict.fromkeys(FIGURES) | {"timesteps": t} for t in (4, 5)]
     metrics = {"protocol": dict.fromkeys(KEPT), "anytime": rows}
-    return entry_of(Namespace(name=path.stem, dtype="fp32"), path, detector, info, rows[0], metrics, note="")
+    return entry_of(Namespace(name=path.stem, weights=str(path), dtype="fp32"), path, detector, info, rows[0], metrics, note="")
 
 
 @pytest.fixture
@@ -282,15 +283,21 @@ def test_pretrained_by_name(published: Path, pretrained: Any):
     assert torch.equal(made.body.conv3.synapse.conv.weight, detector.backbone.conv3.synapse.conv.weight)
 
 
-@pytest.mark.parametrize("name", ["spyv4", "spyv4_lite", "yolov4_tiny"])
-def test_true_finds_what_this_repository_has_published(name: str):
-    """Under the names that its own manifest has."""
-    known = [entry.name for entry in read_manifest().values() if load_detector(entry.name)[1].spec.name == name]
-    if known:
-        assert published_name(name) == known[0]
-    else:
-        with pytest.raises(InputError, match=f"no published weights of {name}"):
-            published_name(name)
+@pytest.mark.parametrize(("worse", "better"), [("a", "b"), ("b", "a")])
+def test_true_takes_the_most_accurate_of_several(published: Path, worse: str, better: str):
+    tiny = read_manifest()["tiny"]
+    others = {name: replace(tiny, name=name, metrics={"voc10_ap50": ap}) for name, ap in ((worse, 0.1), (better, 0.2), ("none", None))}
+    write_manifest(others, published)
+    assert published_name("spyv4_lite") == better
+    with pytest.raises(InputError, match="no published weights of spyv4; there are a, b, none"):
+        published_name("spyv4")
+
+
+def test_true_finds_what_this_repository_has_published():
+    known = read_manifest()
+    for name in {entry.config["name"] for entry in known.values()}:
+        assert load_detector(published_name(name))[1].spec.name == name
+    assert published_name("spyv4_lite") == "spyv4_lite_voc"
 
 
 def test_pretrained_that_does_not_fit_is_told(published: Path):

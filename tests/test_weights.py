@@ -14,8 +14,10 @@ import torch
 
 import spyolo
 from spyolo import published as published_weights
-from spyolo.checkpoint import load_detector, load_tensors, save_tensors
+from spyolo.checkpoint import WeightsInfo, load_detector, load_tensors, save_tensors, save_weights
 from spyolo.cli import publish
+from spyolo.data import SAMPLE_CLASSES
+from spyolo.detection import build_detector
 from spyolo.errors import InputError
 from spyolo.model_card import card
 from spyolo.pieces import origin, pieces_of
@@ -185,10 +187,30 @@ def test_figures_of_another_split_replace_nothing(mine: Path, weights_file: Path
         publish_sample(weights_file, sample_root, mine, "--split", "2007:train")
     args = publish.parser().parse_args(["--weights", "w", "--name", "tiny", "--data", "d", "--split", "2007:train"])
     with pytest.raises(InputError, match="--split 2007:val, or --replace"):
-        publish.refuse_worse(args, {"voc10_ap50": 1.0}, read_manifest())
+        publish.refuse_worse(args, {"voc10_ap50": 1.0}, read_manifest(), 8)
     args.replace = True
-    publish.refuse_worse(args, {"voc10_ap50": 0.0}, read_manifest())
+    publish.refuse_worse(args, {"voc10_ap50": 0.0}, read_manifest(), 8)
     assert {path.name: path.read_bytes() for path in mine.iterdir()} == before
+
+
+def test_a_published_file_is_not_replaced_by_a_better_figure_of_fewer_pictures(mine: Path, weights_file: Path, sample_root: Path) -> None:
+    of_more = {"protocol": read_manifest()["tiny"].protocol | {"pictures": 2508}, "metrics": {"voc10_ap50": -1.0}}
+    rewrite(mine / "manifest.json", lambda tree: tree["models"][0].update(of_more))
+    with pytest.raises(InputError, match=r"tiny: the published AP50 is of 2508 pictures of 2007:val, which one of \d+ cannot be compared"):
+        publish_sample(weights_file, sample_root, mine)
+
+
+def test_a_plain_network_is_published_without_what_concerns_spikes(tmp_path: Path, sample_root: Path) -> None:
+    detector = build_detector("yolov4_tiny", len(SAMPLE_CLASSES), width=0.05)
+    notes = {"pieces": [{"from": "scratch", "detector": "yolov4_tiny", "rule": "bptt", "form": "feddyn"}]}
+    save_weights(tmp_path / "plain.safetensors", detector, WeightsInfo(detector.spec, SAMPLE_CLASSES, 64, 3, notes=notes))
+    assert publish_sample(tmp_path / "plain.safetensors", sample_root, tmp_path / "to", "--replace") == 0
+    (entry,) = read_manifest(tmp_path / "to").values()
+    assert entry.firing_rate is None and entry.config["timesteps"] == 1 and entry.energy["total_mj"] > 0
+    told = card(entry)
+    assert "A plain network: no spikes, every operand is a real number." in told and "of a plain network of this shape" not in told
+    assert "| - | bptt |" not in told and "| scratch | yolov4_tiny | bptt | - |" in told and "| 0.000 |" not in told
+
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,8 @@ def report(args: argparse.Namespace, measured: Measured, result: Assessment, met
         texts.append(("Energy", format_energy(measured.energy)))
         figures.append(("synaptic only", f"{measured.energy['synaptic_mj']:.3f} mJ"))
         figures.append(("everything", f"{measured.energy['total_mj']:.3f} mJ"))
-        figures.append(("firing rate", f"{100 * measured.energy['firing_rate']:.1f} %"))
+        if (rate := measured.energy["firing_rate"]) is not None:
+            figures.append(("firing rate", f"{100 * rate:.1f} %"))
     if any(measured.voc.image_path(i).is_file() for i in range(len(measured.voc))):
         with noted(metrics["warnings"]):
             exhibits += picture_sheets(result, partial(picture_or_grey, measured.voc))

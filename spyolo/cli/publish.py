@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         steps = check_steps(args, info)
         metrics = measured(args, candidate, info.spec.stepped)
         row = next(row for row in metrics["anytime"] if row["timesteps"] == steps)  # of the steps that the file is used with
-        refuse_worse(args, row, entries)
+        refuse_worse(args, row, entries, metrics["protocol"]["pictures"])
         finish(args, candidate, row, metrics["protocol"]["pictures"])
         entry = entry_of(args, candidate, detector, info, row, metrics, note_of(args, entries.get(args.name), metrics["protocol"]))
         place(candidate, entry, where, entries.get(args.name))
@@ -183,11 +183,17 @@ def measured(args: argparse.Namespace, candidate: Path, spiking: bool) -> dict[s
     return json.loads((Path(args.out) / "metrics.json").read_bytes())
 
 
-def refuse_worse(args: argparse.Namespace, row: dict[str, Any], entries: dict[str, Entry]) -> None:
-    """A published file is only replaced by a better one, and nothing is published that no figure speaks for. Raises InputError."""
+def refuse_worse(args: argparse.Namespace, row: dict[str, Any], entries: dict[str, Entry], pictures: int) -> None:
+    """A published file is only replaced by a better one, on as many pictures, and nothing is published that no figure speaks for.
+    Raises InputError."""
     before, now = rival_of(args, entries), row["voc10_ap50"]
     if now is None:
         raise InputError(f"{args.split} has no objects of the file's classes, so there is no AP50 to publish; give another --split")
+    if before and (known := before.protocol.get("pictures")) != pictures:
+        raise InputError(
+            f"{args.name}: the published AP50 is of {known} pictures of {args.split}, which one of {pictures} cannot be compared with; "
+            "nothing was replaced (another --name, or --replace)"
+        )
     published = before.metrics.get("voc10_ap50") if before else None
     if published is not None and now <= published:
         raise InputError(

@@ -16,10 +16,10 @@ def share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def firing_rate(counts: Counts, timesteps: int | None = None) -> float:
-    """Spikes per neuron and step, over all layers, pictures and the first `timesteps` steps."""
+def firing_rate(counts: Counts, timesteps: int | None = None) -> float | None:
+    """Spikes per neuron and step, over all layers, pictures and the first `timesteps` steps; None where nothing spikes."""
     total = counts.total("unit", timesteps)
-    return share(total.spikes, total.neurons)
+    return total.spikes / total.neurons if total.neurons else None
 
 
 def channel_extremes(layer: LayerCounts) -> tuple[int, int, int]:

@@ -40,7 +40,9 @@ def test_those_trained_on_photographs_come_first_and_of_these_the_most_accurate(
     make(tmp_path / "e-learned.safetensors", notes={"adapted_with": "FPTT"})
     models = Models([tmp_path])
     assert models.names() == ["c-better", "b-good", "e-learned", "d-twin", "a-drawn"] and models.first == "c-better" and models.photographs
-    assert models.choices()[0] == ("c-better (photographs, AP50 0.50)", "c-better")
+    labels = [label for label, _ in models.choices()]
+    assert labels[0] == "c-better (photographs, AP50 0.50)" and labels[3] == "d-twin (ordinary network, photographs, AP50 0.60)"
+    assert "An ordinary network, for comparison" in about(models.load("d-twin"))
     assert "drawn" not in about(models.load("c-better"), models.photographs)
 
 

@@ -67,7 +67,8 @@ def test_an_ordinary_network_is_shown_a_picture_once_whatever_the_slider_says(
             _, strip, _, energy, _ = tabs.picture.detect(noise, 0.3, 0.5, steps, "twin", visitor)
             energies.append(energy)
             assert len(strip) == 1
-        assert energies[0] == energies[1]
+        assert energies[0] == energies[1] and "Everything that runs" in energies[0] and "rdinary network" not in energies[0]
+        assert tabs.picture.draw_trace(None, 1, "twin", visitor) == [None, "An ordinary network has no spikes to show."]
         chosen, overlap = tabs.picture.usual("twin")
         assert (chosen.value, chosen.interactive, overlap) == (1, False, 0.4)
         chosen, overlap = tabs.picture.usual(name)

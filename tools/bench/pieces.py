@@ -1,6 +1,6 @@
 """How a published file got better, piece by piece: its figures against the minutes of training behind it, as a table and a figure.
 
-    python tools/bench/pieces.py [--name spyv4_lite_voc] [--out docs/images/pieces.png]
+    python tools/bench/pieces.py --out docs/images/pieces.png [--name spyv4_lite_voc]
 
 Every version of weights/manifest.json in the git history is read, so a clone with its history is needed. Minutes are those of the log of
 pieces in the file, by the clock of each run. The last column is what went with a doubling of the minutes since the version before: larger
@@ -93,7 +93,7 @@ def draw(rows: list[dict[str, Any]], out: Path, name: str) -> None:
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--name", default="spyv4_lite_voc")
-    p.add_argument("--out", type=Path, default=Path("docs/images/pieces.png"))
+    p.add_argument("--out", type=Path, required=True, help="where the figure goes; docs/images/pieces.png is of spyv4_lite_voc")
     args = p.parse_args()
     rows = versions(args.name)
     if not rows:

@@ -9,13 +9,7 @@ from spyolo.sequence.tasks.base import Task
 
 
 def parts_of(config: SequenceConfig, timesteps: int) -> int:
-    """Updates of a sequence of that length.
-
-    Raises:
-        InputError: more than it has steps.
-    """
-    if config.parts > timesteps:
-        raise InputError(f"parts ({config.parts}) cannot exceed the steps of a sequence ({timesteps})")
+    """Updates of a sequence of that length; `check_questions` sees to it that it has as many steps."""
     return config.parts or (timesteps if config.rule == "fptt" else 1)
 
 

@@ -172,7 +172,7 @@ def test_names_that_are_too_long_are_told(tmp_path, capsys, option):
 
 
 def test_runs_that_are_refused(tmp_path):
-    assert "parts (9) cannot exceed the steps" in refused(SequenceTrainer, config(tmp_path / "a", parts=9))
+    assert "parts (9) cannot exceed the steps of a batch" in refused(SequenceTrainer, config(tmp_path / "a", parts=9))
     assert "supervise auxiliary needs classes" in refused(SequenceTrainer, config(tmp_path / "a", supervise="auxiliary"))
     with pytest.raises(InputError, match="supervise auxiliary goes with fptt"):
         config(tmp_path / "a", supervise="auxiliary", rule="eprop")

@@ -13,8 +13,8 @@ def firing_rates(state: DetectorState) -> dict[str, Tensor]:
     return {name: cell.s.float().mean() for name, cell in state.cells.items() if cell is not None}
 
 
-def rate_penalty(state: DetectorState, low: float, high: float, weights: dict[str, float] | None = None) -> Tensor:
-    """Sum over layers of weight * (max(0, low - r)^2 + max(0, r - high)^2), r = a channel's firing rate, averaged over channels.
+def rate_penalty(state: DetectorState, low: float, high: float) -> Tensor:
+    """Sum over layers of max(0, low - r)^2 + max(0, r - high)^2, r = a channel's firing rate, averaged over channels.
 
     A channel is the unit: a silent one is pulled up although its neighbours fire, a saturated one down. The pull up goes through the
     membrane, as if a unit more of it were a spike more: through the spike it would push a neuron at rest further down, since there
@@ -23,20 +23,18 @@ def rate_penalty(state: DetectorState, low: float, high: float, weights: dict[st
     Args:
         state: state after a step, with its graph.
         low, high: the band of rates that costs nothing.
-        weights: weight per layer name; 1 where absent.
 
     Raises:
-        ValueError: no layer spikes, or `weights` names a layer that there is not.
+        ValueError: no layer spikes.
     """
-    layers = {name: cell for name, cell in state.cells.items() if cell is not None}
-    unknown = set(weights or {}) - set(layers)
-    if not layers or unknown:
-        raise ValueError(f"no spiking layer {', '.join(sorted(unknown))}; known: {', '.join(layers) or 'none'}")
+    layers = [cell for cell in state.cells.values() if cell is not None]
+    if not layers:
+        raise ValueError("no spiking layer")
     terms = []
-    for name, cell in layers.items():
+    for cell in layers:
         rate = cell.s.float().mean((0, 2, 3))
         membrane = cell.u.float().mean((0, 2, 3))
         pulled = rate.detach() + (membrane - membrane.detach())
         penalty = (low - pulled).clamp(min=0) ** 2 + (rate - high).clamp(min=0) ** 2
-        terms.append((weights or {}).get(name, 1.0) * penalty.mean())
+        terms.append(penalty.mean())
     return torch.stack(terms).sum()

@@ -12,7 +12,7 @@ synaptic part, the weights inside the neurons (gates), and the neurons' own arit
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -101,8 +101,6 @@ def energy_table(
     costs: Mapping[str, Cost] = COSTS,
     twins: Mapping[str, Counts] | None = None,
     ap50: Mapping[int, float] | None = None,
-    twin_ap50: Mapping[str, float] | None = None,
-    others: Sequence[Prices] = (PRICES["fp16"], PRICES["int8"]),
 ) -> dict[str, Any]:
     """Everything a report says about energy, JSON-safe; energies in mJ a picture.
 
@@ -112,10 +110,8 @@ def energy_table(
         costs: operations an event inside a neuron takes.
         twins: plain networks to compare with (see `dense_counts`); the one named `ann_twin` gives `ann_twin_mj`.
         ap50: AP50 after each number of steps; energy should not stand without it.
-        twin_ap50: the twins' AP50.
-        others: further price lists, for `by_price`.
     """
-    steps, twins, price_lists = range(1, counts.timesteps + 1), twins or {}, {p.name: p for p in (prices, *others)}
+    steps, twins, price_lists = range(1, counts.timesteps + 1), twins or {}, {p.name: p for p in (prices, PRICES["fp16"], PRICES["int8"])}
     table: dict[str, Any] = {"pictures": counts.pictures, "timesteps": counts.timesteps} | network_energy(counts, prices, costs)
     table |= sparsity_summary(counts)
     table["per_timestep"] = [
@@ -125,7 +121,8 @@ def energy_table(
         for t in steps
     ]
     table["twins"] = {
-        name: {"ap50": (twin_ap50 or {}).get(name)} | network_energy(twin, prices, costs) | operations(twin) for name, twin in twins.items()
+        name: {"ap50": None} | network_energy(twin, prices, costs) | operations(twin)  # its AP50 is for the caller to put in
+        for name, twin in twins.items()
     }
     if "ann_twin" in twins:
         table["ann_twin_mj"] = table["twins"]["ann_twin"]["synaptic_mj"]

@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,8 +101,8 @@ def _reference_name(name: str) -> str | None:
     return None
 
 
-def described(tensors: Mapping[str, Tensor], reference: bool, path: str | Path, name: str = "spyv4_lite", **options: Any) -> DetectorSpec:
-    """The detector these tensors belong to: width and number of classes from their shapes, the rest from `name` and `options`.
+def described(tensors: Mapping[str, Tensor], reference: bool, path: str | Path, name: str = "spyv4_lite") -> DetectorSpec:
+    """The detector these tensors belong to: width and number of classes from their shapes, the rest from `name`.
 
     Raises:
         InputError: tensors that the shapes would be read from are missing.
@@ -115,9 +114,8 @@ def described(tensors: Mapping[str, Tensor], reference: bool, path: str | Path, 
         in_channels = stem.shape[1]
     except (KeyError, IndexError) as error:
         raise InputError(f"{path}: {error} is missing or no convolution's; neither ours nor the SPYv4 reference's weights") from None
-    options = {"width": width, "in_channels": in_channels} | options
     try:
-        spec = detector_spec("spyv4" if reference else name, 1, **options)
+        spec = detector_spec("spyv4" if reference else name, 1, width=width, in_channels=in_channels)
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     if reference:

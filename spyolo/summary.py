@@ -20,6 +20,7 @@ from spyolo.evaluation.tallies import Counts
 from spyolo.trainer import Trainer
 
 SHOWN = 24  # pictures on the page of predictions
+LEAST = 0.3  # score of a prediction that is shown there
 METERED = 64  # pictures whose operations are counted
 
 
@@ -88,12 +89,12 @@ def finish(trainer: Trainer) -> str:
     return table(metrics, detector.spiking) + "\n\n" + listing(trainer)
 
 
-def page(dataset: DetectionDataset | EventPlayback, found: dict[str, Any], info: WeightsInfo, least: float = 0.3) -> Any:
-    """Pairs of pictures: truth (dashed) on the left, predictions of at least `least` on the right."""
+def page(dataset: DetectionDataset | EventPlayback, found: dict[str, Any], info: WeightsInfo) -> Any:
+    """Pairs of pictures: truth (dashed) on the left, predictions of at least LEAST on the right."""
     pairs = []
     for i in range(min(SHOWN, len(dataset.voc))):
         image, objects, said = picture_or_grey(dataset.voc, i), dataset.voc.objects(i), found[dataset.voc.ids[i]]
-        said = said[said.scores >= least]
+        said = said[said.scores >= LEAST]
         pairs.append(draw_boxes(image, objects.boxes, objects.labels, info.classes, style="truth"))
         pairs.append(draw_boxes(image, said.boxes, said.labels, info.classes, said.scores))
     return contact_sheet(pairs, columns=6)

@@ -47,16 +47,16 @@ def firing_rates(rates: ArrayLike, layers: Sequence[str]) -> Exhibit:
     return Exhibit("firing_rates", title, f"{caption}{100 * np.nanmean(table) if table.size else 0:.1f} %.", figure, rows)
 
 
-def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ", priced: str = "picture") -> Exhibit:
-    """Where the energy of a picture (or what is `priced`) goes: `{layer: {kind of operation: energy}}`, layers in the network's order."""
+def energy_by_layer(energy: Mapping[str, Mapping[str, float]], priced: str = "picture") -> Exhibit:
+    """Where the energy of a picture (or what is `priced`) goes: `{layer: {kind of operation: mJ}}`, layers in the network's order."""
     kinds = list(dict.fromkeys(kind for parts in energy.values() for kind in parts))
-    title = f"Energy of each layer, {unit} a {priced}"
+    title = f"Energy of each layer, mJ a {priced}"
     figure = new_figure(7.2, 0.26 * len(energy) + 1.6, title)
-    axes = tidy(figure.subplots(), xlabel=f"{unit} a {priced}")
+    axes = tidy(figure.subplots(), xlabel=f"mJ a {priced}")
     places, left = np.arange(len(energy)), np.zeros(len(energy))
     for kind, colour in zip(kinds, COLOURS * (1 + len(kinds) // len(COLOURS))):
         values = np.array([float(parts.get(kind, 0.0)) for parts in energy.values()])
-        axes.barh(places, values, left=left, color=colour, height=0.72, label=f"{literal(kind)}: {values.sum():.3g} {unit}")
+        axes.barh(places, values, left=left, color=colour, height=0.72, label=f"{literal(kind)}: {values.sum():.3g} mJ")
         left += values
     axes.set_yticks(places, [literal(name) for name in energy], fontsize=8, color=INK)
     axes.set_ylim(len(energy) - 0.4, -0.6)
@@ -66,7 +66,7 @@ def energy_by_layer(energy: Mapping[str, Mapping[str, float]], unit: str = "mJ",
     else:
         note(axes, "nothing counted")
     rows = [{"layer": name, **{kind: float(parts.get(kind, 0.0)) for kind in kinds}} for name, parts in energy.items()]
-    return Exhibit("energy_by_layer", title, f"{left.sum():.3g} {unit} a {priced} in all; input side at the top.", figure, rows)
+    return Exhibit("energy_by_layer", title, f"{left.sum():.3g} mJ a {priced} in all; input side at the top.", figure, rows)
 
 
 def energy_plots(table: Mapping[str, Any]) -> list[Exhibit]:
@@ -91,24 +91,21 @@ def _cell_name(module: str) -> str:
 ANYTIME_COLUMNS = ("timesteps", "ap50", "latency_ms", "energy_mj")
 
 
-def anytime_curve(
-    points: Sequence[Mapping[str, Any]], *, ap_name: str = "VOC10+ AP50", reference: Mapping[str, Any] | None = None
-) -> Exhibit:
+def anytime_curve(points: Sequence[Mapping[str, Any]], *, reference: Mapping[str, Any] | None = None) -> Exhibit:
     """Accuracy, latency and energy after every number of steps, from one pass.
 
     Args:
         points: rows of `timesteps`, `ap50` (0..1) and, where they were measured, `latency_ms` and `energy_mj`; None where they were not.
-        ap_name: which AP it is.
         reference: another detector to compare with, such as the ANN twin: `name`, `ap50`, `energy_mj`, `latency_ms`.
     """
     rows = [{column: point.get(column) for column in ANYTIME_COLUMNS} for point in sorted(points, key=lambda point: point["timesteps"])]
     labels = {"timesteps": "time steps T", "latency_ms": "latency (ms a picture)", "energy_mj": "energy (mJ a picture)"}
     panels = [(key, label) for key, label in labels.items() if any(row[key] is not None for row in rows) or key == "timesteps"]
-    title = f"{ap_name} after every step"
+    title = "VOC10+ AP50 after every step"
     figure = new_figure(3.9 * len(panels) + 0.6, 3.7, title)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (key, label), colour in zip(grid, panels, (BLUE, GREEN, RED)):
-        tidy(axes, xlabel=label, ylabel=f"{ap_name} (%)" if key == "timesteps" else "")
+        tidy(axes, xlabel=label, ylabel="VOC10+ AP50 (%)" if key == "timesteps" else "")
         _anytime_panel(axes, rows, key, colour)
         if reference is not None and reference.get(key) is not None and reference.get("ap50") is not None:
             star = (reference[key], 100 * reference["ap50"])

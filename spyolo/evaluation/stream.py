@@ -31,12 +31,13 @@ from spyolo.evaluation.energy import network_energy
 from spyolo.evaluation.files import json_safe
 from spyolo.evaluation.flicker import Flicker, between
 from spyolo.evaluation.meter import EnergyMeter
-from spyolo.evaluation.prices import PRICES, Prices
+from spyolo.evaluation.prices import PRICES
 from spyolo.evaluation.sparsity import firing_rate
 from spyolo.evaluation.tables import DetectionTable, TruthTable
 from spyolo.evaluation.video import Frame, PseudoVideo
 from spyolo.evaluation.voc_ap import score_voc
 
+PRICE = PRICES["fp32"]  # of the energy a frame
 Read = Callable[[Any], Sequence[Detections]]  # a detector's raw predictions -> detections of each picture, in frame pixels
 
 
@@ -141,7 +142,6 @@ def run_stream(
     batch_size: int = 4,
     device: torch.device | str = "cpu",
     confidence: float = 0.3,
-    prices: Prices = PRICES["fp32"],
     progress: bool = False,
 ) -> dict[str, Any]:
     """Show the video to every mode and score it; JSON-safe.
@@ -151,7 +151,6 @@ def run_stream(
         classes: names in label order.
         batch_size: clips side by side.
         confidence: boxes below this score do not count in flicker; AP takes all.
-        prices: for energy a frame.
 
     Returns:
         `modes`: name -> `voc07_ap50`, `voc10_ap50` (all frames), `since_cut` (list by frame, shots after a cut), `since_start` (list by
@@ -163,23 +162,23 @@ def run_stream(
         meter = EnergyMeter(mode.model) if mode.model is not None else None
         with meter or nullcontext(), tqdm(total=total, desc=name, disable=not progress, leave=False) as bar:
             watched = watch(video, mode.step, batch_size=batch_size, device=device, confidence=confidence, bar=bar)
-        result[name] = _scores(watched, meter, len(classes), total, prices)
-    return json_safe({"modes": result, "protocol": _protocol(video, confidence, prices)})
+        result[name] = _scores(watched, meter, len(classes), total)
+    return json_safe({"modes": result, "protocol": _protocol(video, confidence)})
 
 
-def _scores(watched: Watched, meter: EnergyMeter | None, classes: int, frames: int, prices: Prices) -> dict[str, Any]:
+def _scores(watched: Watched, meter: EnergyMeter | None, classes: int, frames: int) -> dict[str, Any]:
     counts = None if meter is None else meter.counts().per_frame(frames)
     return {
         **watched.ap50(list(watched.truth), classes),
         **watched.flicker.summary(),
-        "energy": None if counts is None else network_energy(counts, prices),
+        "energy": None if counts is None else network_energy(counts, PRICE),
         "firing_rate": None if counts is None else firing_rate(counts),
         "since_cut": watched.by_frame(classes, first_shot=False),
         "since_start": watched.by_frame(classes, first_shot=True),
     }
 
 
-def _protocol(video: PseudoVideo, confidence: float, prices: Prices) -> dict[str, Any]:
+def _protocol(video: PseudoVideo, confidence: float) -> dict[str, Any]:
     options = ("size", "clips", "shots", "frames", "seed", "least_visible", "least_side")
     return {name: getattr(video, name) for name in options} | {
         "video": "each shot pans or zooms over one picture, at constant speed; a cut lies between shots; frames and truth from the seed",
@@ -187,7 +186,7 @@ def _protocol(video: PseudoVideo, confidence: float, prices: Prices) -> dict[str
         "since_cut": "frames counted from 0 within shots that follow a cut; since_start: within a clip's first shot, which begins at rest",
         "flicker": "(2 sum(1 - IoU) + appeared + vanished) / (boxes before + boxes after) of successive frames, camera motion taken out",
         "flicker_confidence": confidence,
-        "prices": prices.name,
+        "prices": PRICE.name,
     }
 
 

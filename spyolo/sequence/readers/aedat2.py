@@ -14,8 +14,10 @@ from spyolo.errors import InputError
 from spyolo.files import read_limited
 from spyolo.sequence.readers.events import Events, checked
 
+SIDE = 128  # of the DVS128, in pixels
 
-def read_aedat2(path: Path, width: int = 128, height: int = 128) -> Events:
+
+def read_aedat2(path: Path) -> Events:
     """All events of a recording.
 
     Raises:
@@ -41,5 +43,5 @@ def read_aedat2(path: Path, width: int = 128, height: int = 128) -> Events:
     strange = address >> 15 != 0
     if strange.any():
         i = int(strange.argmax())
-        raise InputError(f"{path}: event {i} has the address {address[i]:#x}, which a sensor of {width} x {height} does not have")
-    return checked(Events(t, 127 - (address >> 8 & 0x7F), 127 - (address >> 1 & 0x7F), 1 - (address & 1)), width, height, path)
+        raise InputError(f"{path}: event {i} has the address {address[i]:#x}, which a sensor of {SIDE} x {SIDE} does not have")
+    return checked(Events(t, SIDE - 1 - (address >> 8 & 0x7F), SIDE - 1 - (address >> 1 & 0x7F), 1 - (address & 1)), SIDE, SIDE, path)

@@ -1,4 +1,4 @@
-"""Normalisation of synaptic currents over the steps of a sequence: one shared norm, an online renormalised one, one per step."""
+"""Normalisation of synaptic currents over the steps of a sequence: one norm shared by all, plain or renormalised online."""
 
 from __future__ import annotations
 

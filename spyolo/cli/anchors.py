@@ -12,20 +12,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from spyolo.cli.options import Parser, check_seed
 from spyolo.data.classes import parse_classes
 from spyolo.data.kmeans import anchor_fit, box_sides, fit_anchors, parse_anchors
 from spyolo.data.voc import VOCSet
-from spyolo.detection.anchors import REFERENCE_SIZE
+from spyolo.detection.anchors import DEFAULT_ANCHORS, REFERENCE_SIZE
 from spyolo.errors import InputError
 from spyolo.files import write_whole
 
 DETECTOR_TAKES = 6
-USUAL = "10,14 23,27 37,58 81,82 135,169 344,319"  # YOLOv4-tiny's
+USUAL = " ".join(f"{width},{height}" for width, height in DEFAULT_ANCHORS)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name, anchors in (("fitted", found.round(1)), ("compared", usual)):
         fit = anchor_fit(sides, anchors)
         report[name] = {"anchors": anchors.tolist(), **fit}
-        print(f"{name:<8} {fit['mean_best_iou']:>13.3f} {fit['over_half']:>9.1%} {fit['under_quarter']:>11.1%}  {_pairs(anchors, fit)}")
+        print(f"{name:<8} {fit['mean_best_iou']:>13.3f} {fit['over_half']:>9.1%} {fit['under_quarter']:>11.1%}  {pairs(anchors, fit)}")
     if args.count == DETECTOR_TAKES:
         print(f"\n--anchors {','.join(f'{value:g}' for value in (found / scale).round(1).ravel())}")
     if args.json:
@@ -65,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _pairs(anchors: np.ndarray, fit: dict[str, object]) -> str:
+def pairs(anchors: Iterable[Any], fit: Mapping[str, Any]) -> str:
+    """Anchors, and how many objects are nearest to each."""
     counts = fit["boxes_per_anchor"]
-    assert isinstance(counts, list)
     return "  ".join(f"{round(width, 1):g},{round(height, 1):g} ({count})" for (width, height), count in zip(anchors, counts))

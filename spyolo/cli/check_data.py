@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from spyolo.cli.anchors import USUAL
+from spyolo.cli.anchors import USUAL, pairs
 from spyolo.cli.options import Parser
 from spyolo.data.check import check_sets
 from spyolo.data.classes import parse_classes
@@ -83,8 +83,7 @@ def as_text(tree: dict[str, Any]) -> str:
         if boxes["boxes"]:
             lines.append(f"  best IoU with an anchor: mean {boxes['mean_best_iou']:.3f}, over 0.5 {boxes['over_half']:.1%}, "
                          f"under 0.25 {boxes['under_quarter']:.1%}")  # fmt: skip
-            pairs = (f"{round(w, 1):g},{round(h, 1):g} ({count})" for (w, h), count in zip(tree["anchors"], boxes["boxes_per_anchor"]))
-            lines.append(f"  boxes nearest to each anchor: {'  '.join(pairs)}")
+            lines.append(f"  boxes nearest to each anchor: {pairs(tree['anchors'], boxes)}")
     lines += ["", "to look into:" if tree["findings"] else "nothing to look into"]
     return "\n".join(lines + [f"- {finding}" for finding in tree["findings"]])
 

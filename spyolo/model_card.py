@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spyolo.evaluation.metrics import percent
 from spyolo.published import Entry
 from spyolo.tables import markdown
 
@@ -36,11 +37,11 @@ def card(entry: Entry) -> str:
     if entry.energy.get("total_mj"):
         lines += [energy(entry), ""]
     if m.get("f1") is not None and "operating_confidence" in p:
-        shares = f"precision {_percent(m['precision'])}, recall {_percent(m['recall'])}, F1 {_percent(m['f1'])}"
-        coco = f"COCO AP50 {_percent(m['coco_ap50'])}, AP75 {_percent(m['coco_ap75'])}"
+        shares = f"precision {percent(m['precision'])}, recall {percent(m['recall'])}, F1 {percent(m['f1'])}"
+        coco = f"COCO AP50 {percent(m['coco_ap50'])}, AP75 {percent(m['coco_ap75'])}"
         lines += [f"At T = {c['timesteps']}: {coco}; at a confidence of {p['operating_confidence']}: {shares}.", ""]
     if "per_class" in m:
-        names = ", ".join(f"{name} {_percent(value)}" for name, value in m["per_class"].items())
+        names = ", ".join(f"{name} {percent(value)}" for name, value in m["per_class"].items())
         lines += [f"VOC10+ AP50 by class: {names}.", ""]
     lines += ["## Pieces of training", "", *table(PIECE_COLUMNS, [as_read(piece) for piece in training["pieces"]])]
     return "\n".join(lines) + "\n"
@@ -88,7 +89,7 @@ def anytime(rows: Sequence[dict[str, Any]]) -> list[str]:
     body = []
     for row in rows:
         costs = [row.get("firing_rate"), row.get("synaptic_mj"), row.get("energy_mj")]
-        cells = [str(row["timesteps"]), *(_percent(row[k]) for k in keys), *("-" if v is None else f"{v:.3f}" for v in costs)]
+        cells = [str(row["timesteps"]), *(percent(row[k]) for k in keys), *("-" if v is None else f"{v:.3f}" for v in costs)]
         body.append([*cells, "-" if row.get("latency_ms") is None else f"{row['latency_ms']:.0f}"])
     return markdown(columns, body)
 
@@ -100,7 +101,3 @@ def table(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def _cell(value: Any) -> str:
     return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.2f}"

@@ -1,4 +1,4 @@
-"""Tables of Markdown, for cards."""
+"""Tables of Markdown."""
 
 from __future__ import annotations
 

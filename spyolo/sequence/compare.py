@@ -28,6 +28,7 @@ from spyolo.sequence.objectives import MSE
 from spyolo.sequence.questions import parts_of
 from spyolo.sequence.tasks.adding import Adding
 from spyolo.sequence.trainer import SequenceTrainer
+from spyolo.tables import markdown
 
 Row = dict[str, Any]
 Plan = list[tuple[str, int, SequenceConfig]]  # name, seed, the run
@@ -146,10 +147,8 @@ def table(runs: Results, measured: list[Row]) -> str:
     """Markdown: a line a contender, mean over the seeds (and each) of the last epoch's figure, then cost against T."""
     metric = runs[0][2].objective.metric
     figure = f"{metric} on the {runs[0][2].config.judge}: mean over seeds (each)"
-    lines = [
-        f"| contender | neurons | parts | parameters | updates | {figure} | minutes a run |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ("contender", "neurons", "parts", "parameters", "updates", figure, "minutes a run")
+    body = []
     for name in dict.fromkeys(name for name, _, _ in runs):
         own = [t for n, _, t in runs if n == name]
         values = [float(t.history[-1][metric]) for t in own]
@@ -158,17 +157,16 @@ def table(runs: Results, measured: list[Row]) -> str:
         each = ", ".join(f"{v:.4f}" for v in values)
         config = own[0].config
         parts = config.parts or ("all" if config.rule == "fptt" else 1)  # 0: the rule's habit
-        lines.append(
-            f"| {name} | {config.cell} | {parts} | {count:,} | {own[0].updates:,} | {statistics.mean(values):.4f} ({each}) "
-            f"| {minutes:.1f} |"
-        )
+        told = f"{statistics.mean(values):.4f} ({each})"
+        body.append([name, config.cell, str(parts), f"{count:,}", f"{own[0].updates:,}", told, f"{minutes:.1f}"])
+    lines = markdown(columns, body)
     if measured:
         lengths = sorted({r["T"] for r in measured})
-        lines += ["", "| rule | " + " | ".join(f"T = {t}: MiB, s a batch" for t in lengths) + " |", "|---|" + "---|" * len(lengths)]
+        body = []
         for name in dict.fromkeys(r["rule"] for r in measured):
             own_rows = {r["T"]: r for r in measured if r["rule"] == name}
-            cells = [f"{own_rows[t]['bytes'] / 2**20:.2f}, {own_rows[t]['seconds']:.2f}" for t in lengths]
-            lines.append(f"| {name} | " + " | ".join(cells) + " |")
+            body.append([name, *(f"{own_rows[t]['bytes'] / 2**20:.2f}, {own_rows[t]['seconds']:.2f}" for t in lengths)])
+        lines += ["", *markdown(["rule", *(f"T = {t}: MiB, s a batch" for t in lengths)], body)]
     return "\n".join(lines) + "\n"
 
 

@@ -11,12 +11,12 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from spyolo.detection import DetectorSpec, SpikingYOLO, Units
+from spyolo.detection import DetectorSpec, Reading, SpikingYOLO, Units
 from spyolo.errors import InputError
 from spyolo.files import one_line, shortened
 from spyolo.published import resolve
@@ -24,15 +24,9 @@ from spyolo.ranges import SIZES, STEPS, check_share, check_whole, share, whole
 from spyolo.tensors import is_checkpoint, read_tensors, save_tensors, under
 
 WEIGHTS_OF = ("w", "average", "ema")
+OVERLAPS = ("nms_iou", "vote_iou")  # of a reading, what a weights file says
 LIMITS = {"num_classes": 100_000, "width": 64, "depth": 64, "in_channels": 1024}  # of a description; a file may claim anything
 T = TypeVar("T")
-
-
-class Overlaps(TypedDict):
-    """With which boxes are read: see `detection.postprocess`."""
-
-    nms_iou: float
-    vote_iou: float
 
 
 @dataclass(frozen=True)
@@ -48,12 +42,10 @@ class WeightsInfo:
     vote_iou: float = 0.0
     nms_iou: float = 0.5
 
-    def reading(self, nms_iou: float | None = None, vote_iou: float | None = None) -> Overlaps:
-        """The overlaps asked for, where None the file's own."""
-        return {
-            "nms_iou": self.nms_iou if nms_iou is None else nms_iou,
-            "vote_iou": self.vote_iou if vote_iou is None else vote_iou,
-        }
+    def reading(self, confidence: float, nms_iou: float | None = None, vote_iou: float | None = None, **how: Any) -> Reading:
+        """With the overlaps asked for, where None the file's own. `how`: as in `Reading`, which raises."""
+        nms_iou, vote_iou = self.nms_iou if nms_iou is None else nms_iou, self.vote_iou if vote_iou is None else vote_iou
+        return Reading(confidence, nms_iou, vote_iou, **how)
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -86,7 +78,7 @@ def info_from_metadata(metadata: Mapping[str, str], path: str | Path) -> Weights
     size = checked_field(metadata, "size", path, lambda v: whole(v, *SIZES))
     timesteps = checked_field(metadata, "timesteps", path, lambda v: whole(v, *STEPS))
     metrics, notes = (checked_field(metadata, k, path, dict) for k in ("metrics", "notes"))
-    said = [name for name in Overlaps.__annotations__ if name in metadata]  # older files do not: the defaults
+    said = [name for name in OVERLAPS if name in metadata]  # older files do not: the defaults
     reading = {name: checked_field(metadata, name, path, share) for name in said}
     return WeightsInfo(spec, classes, size, timesteps, metrics, notes, **reading)
 
@@ -131,7 +123,7 @@ def save_weights(path: str | Path, detector: SpikingYOLO, info: WeightsInfo, dty
     """
     check_whole(f"{path}: size", info.size, *SIZES)
     check_whole(f"{path}: timesteps", info.timesteps, *STEPS)
-    for name in Overlaps.__annotations__:
+    for name in OVERLAPS:
         check_share(f"{path}: {name}", getattr(info, name))
     state = {k: v.to(dtype) if dtype and v.is_floating_point() else v for k, v in detector.state_dict().items()}
     save_tensors(path, state, info_to_metadata(info))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from spyolo.boxes import Detections
 from spyolo.data import DetectionDataset, Letterbox, load_batches
-from spyolo.detection import DetectionLoss, DetectorState, LossParts, SpikingYOLO, Targets, firing_rates, postprocess, rate_penalty
+from spyolo.detection import DetectionLoss, DetectorState, LossParts, Reading, SpikingYOLO, Targets, firing_rates, postprocess, rate_penalty
 from spyolo.distributed import ALONE, Peers
 from spyolo.health import Watch
 from spyolo.learning import Rule
@@ -176,11 +176,7 @@ def detect(
     dataset: DetectionDataset,
     timesteps: Sequence[int] = (3,),
     *,
-    confidence: float = 0.005,
-    nms_iou: float = 0.5,
-    max_detections: int = 100,
-    one_class_per_box: bool = False,
-    vote_iou: float = 0.0,
+    reading: Reading,
     batch_size: int = 8,
     device: torch.device | str = "cpu",
     amp: str = "none",
@@ -193,7 +189,6 @@ def detect(
     Args:
         dataset: with the `eval` preset.
         timesteps: numbers of steps after which to read out.
-        confidence, nms_iou, max_detections, one_class_per_box, vote_iou: see `detection.postprocess`.
         peers: processes that share the batches; a batch is the same whoever runs it, so the detections are the same bits.
 
     Returns:
@@ -210,10 +205,7 @@ def detect(
             for t, (predictions, _) in steps:
                 if t not in found:
                     continue
-                detections = postprocess(
-                    predictions, detector.anchors, detector.strides, confidence=confidence, nms_iou=nms_iou,
-                    max_detections=max_detections, one_class_per_box=one_class_per_box, vote_iou=vote_iou,
-                )  # fmt: skip
+                detections = postprocess(predictions, detector.anchors, detector.strides, reading)
                 for name, place, d in zip(batch.ids, batch.letterboxes, detections):
                     found[t][name] = in_picture(d.to("cpu"), place, *dataset.voc.size(dataset.voc.index(name)))
     return gathered(found, dataset.voc.ids, peers)

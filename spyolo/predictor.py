@@ -19,7 +19,7 @@ from spyolo.engine import in_picture
 from spyolo.errors import InputError
 from spyolo.health import NotFinite, check_state
 from spyolo.neurons import autocast, choose_amp
-from spyolo.ranges import COUNTS, SIZES, STEPS, check_share, check_whole
+from spyolo.ranges import SIZES, STEPS, check_whole
 
 
 class Predictor:
@@ -54,12 +54,9 @@ class Predictor:
         fast: str = "none", settle: bool = False, vote_iou: float | None = None,
     ) -> None:  # fmt: skip
         timesteps, size = info.timesteps if timesteps is None else timesteps, info.size if size is None else size
-        overlaps = info.reading(nms_iou, vote_iou)
-        nms_iou, vote_iou = overlaps["nms_iou"], overlaps["vote_iou"]
-        for name, number, bounds in (("timesteps", timesteps, STEPS), ("size", size, SIZES), ("max_detections", max_detections, COUNTS)):
-            check_whole(name, number, *bounds)
-        for name, share in (("confidence", confidence), ("nms_iou", nms_iou), ("vote_iou", vote_iou)):
-            check_share(name, share)
+        check_whole("timesteps", timesteps, *STEPS)
+        check_whole("size", size, *SIZES)
+        self.reading = info.reading(confidence, nms_iou, vote_iou, max_detections=max_detections, one_class_per_box=True)
         if amp not in ("auto", "none", "bf16"):
             raise InputError(f"amp must be auto, none or bf16, got {amp!r}")
         self.device = torch.device(device)
@@ -71,7 +68,6 @@ class Predictor:
                 warnings.warn(f"amp {self.amp} is not read: the fast path has its precision from fast ({fast})", stacklevel=2)
                 self.amp = "none"
         self.timesteps, self.size = self.detector.steps_of(timesteps), size
-        self.confidence, self.nms_iou, self.vote_iou, self.max_detections = confidence, nms_iou, vote_iou, max_detections
 
     @classmethod
     def load(cls, path: str | Path, **options: object) -> Predictor:
@@ -103,7 +99,7 @@ class Predictor:
             found: list[Detections] = []
             for predictions, _ in self.detector.run(self.tensor(canvas), self.timesteps):
                 found.append(self.read(predictions))
-                if self.settle and len(found) > 1 and settled(*found[-2:], floor=self.confidence):
+                if self.settle and len(found) > 1 and settled(*found[-2:], floor=self.reading.confidence):
                     break
         return [in_picture(d, place, image.shape[1], image.shape[0]) for d in found]
 
@@ -168,7 +164,4 @@ class Predictor:
 
     def read(self, predictions: tuple[torch.Tensor, ...]) -> Detections:
         """One step's logits of one picture -> boxes in canvas pixels, by this predictor's thresholds, on the CPU."""
-        return postprocess(
-            predictions, self.detector.anchors, self.detector.strides, confidence=self.confidence, nms_iou=self.nms_iou,
-            max_detections=self.max_detections, one_class_per_box=True, vote_iou=self.vote_iou,
-        )[0].to("cpu")  # fmt: skip
+        return postprocess(predictions, self.detector.anchors, self.detector.strides, self.reading)[0].to("cpu")

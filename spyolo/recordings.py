@@ -12,7 +12,7 @@ from spyolo import engine
 from spyolo.boxes import Detections
 from spyolo.data import DetectionDataset, load_batches
 from spyolo.data.events_clips import EventPlayback
-from spyolo.detection import DetectorState, SpikingYOLO, postprocess
+from spyolo.detection import DetectorState, Reading, SpikingYOLO, postprocess
 from spyolo.distributed import ALONE, Peers
 from spyolo.engine import gathered, in_picture
 from spyolo.neurons import autocast, map_state
@@ -29,14 +29,12 @@ def detect(
 
 @torch.inference_mode()
 def detect_in_recordings(
-    detector: SpikingYOLO, dataset: EventPlayback, *, confidence: float = 0.005, nms_iou: float = 0.5, max_detections: int = 100,
-    one_class_per_box: bool = False, vote_iou: float = 0.0, device: torch.device | str = "cpu", amp: str = "none", workers: int = 0,
-    progress: bool = False, peers: Peers = ALONE,
+    detector: SpikingYOLO, dataset: EventPlayback, *, reading: Reading, device: torch.device | str = "cpu", amp: str = "none",
+    workers: int = 0, progress: bool = False, peers: Peers = ALONE,
 ) -> dict[str, Detections]:  # fmt: skip
     """Play every recording once and read the boxes of the windows that have truth.
 
     Args:
-        confidence, nms_iou, max_detections, one_class_per_box, vote_iou: see `detection.postprocess`.
         peers: processes that share the groups of recordings.
 
     Returns:
@@ -60,10 +58,7 @@ def detect_in_recordings(
         rows = [row for row, recording in enumerate(group) if dataset.voc.truth(recording, window) is not None]
         if not rows:
             continue
-        said = postprocess(
-            tuple(p[rows] for p in predictions), detector.anchors, detector.strides, confidence=confidence, nms_iou=nms_iou,
-            max_detections=max_detections, one_class_per_box=one_class_per_box, vote_iou=vote_iou,
-        )  # fmt: skip
+        said = postprocess(tuple(p[rows] for p in predictions), detector.anchors, detector.strides, reading)
         for row, d in zip(rows, said):
             recording = dataset.voc.recordings[group[row]]
             name = f"{dataset.voc.name(group[row])}@{window}"

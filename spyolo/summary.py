@@ -62,21 +62,16 @@ def finish(trainer: Trainer) -> str:
     c, folder = trainer.config, trainer.folder
     detector, info = load_detector(folder.best)
     dataset = builders.validation_set(c)
-    options = {
-        "confidence": c.confidence, "nms_iou": c.nms_iou, "max_detections": c.max_detections, "vote_iou": c.vote_iou,
-        "batch_size": trainer.eval_batch, "device": trainer.device, "amp": trainer.amp, "workers": trainer.workers,
-        "progress": not trainer.quiet,
-    }  # fmt: skip
-    found, counts = metered(detector, dataset, info.timesteps, **options)
+    found, counts = metered(detector, dataset, info.timesteps, **trainer.showing)
     steps = info.timesteps
     if isinstance(dataset, EventPlayback):
         counts, steps = counts.per_step(), 1
     truth = {name: dataset.voc.objects(i) for i, name in enumerate(dataset.voc.ids)}
     protocol = {
         "split": c.val, "pictures": len(truth), "timesteps": info.timesteps, "size": c.size,
-        "input": f"{c.size} x {c.size}, letterboxed", "detector": c.detector, "confidence_floor": c.confidence,
-        "nms_iou": c.nms_iou, "max_detections": c.max_detections, "vote_iou": c.vote_iou, "precision_of_convolutions": trainer.amp,
-        "device": trainer.device.type, "weights": str(folder.best), "weights_of": c.weights_of, "seed": c.seed,
+        "input": f"{c.size} x {c.size}, letterboxed", "detector": c.detector, **trainer.reading.protocol,
+        "precision_of_convolutions": trainer.amp, "device": trainer.device.type, "weights": str(folder.best), "weights_of": c.weights_of,
+        "seed": c.seed,
     }  # fmt: skip
     metrics = evaluate_detections(truth, found, trainer.classes, protocol=protocol)
     metrics["timesteps"] = info.timesteps

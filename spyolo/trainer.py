@@ -24,6 +24,7 @@ from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, info_to_metadata, initialise, is_of_epoch, other_classes, save_weights
 from spyolo.config import Config
 from spyolo.data import load_batches
+from spyolo.detection import Reading
 from spyolo.distributed import ALONE, Peers, synchronised
 from spyolo.errors import InputError
 from spyolo.evaluation.metrics import evaluate_detections
@@ -94,6 +95,7 @@ class Trainer:
         still = not self.detector.spiking and config.source != "events"
         self.timesteps = 1 if still else config.timesteps  # the ANN twin's steps on a picture would all be the same
         self.plan = builders.steps_plan(config, self.timesteps)
+        self.reading = Reading(config.confidence, config.nms_iou, config.vote_iou, config.max_detections)
         self.epoch, self.batch = 0, 0
         self.per_epoch = builders.epoch_order(config, self.train_set.voc, len(self.train_set), 0, peers=peers).per_epoch
         self.history: list[Row] = []
@@ -293,17 +295,16 @@ class Trainer:
             self.peers.mean_statistics(self.detector)
 
     @property
-    def eval_batch(self) -> int:
-        """Pictures shown together in an evaluation: as many as a process trains on at once, so they fit."""
-        return self.config.batch // (self.peers.world * self.config.accumulate)
+    def showing(self) -> dict[str, Any]:
+        """How an evaluation shows pictures and reads boxes, as `recordings.detect` takes it."""
+        together = self.config.batch // (self.peers.world * self.config.accumulate)  # as many as a process trains on at once, so they fit
+        return {
+            "reading": self.reading, "batch_size": together, "device": self.device, "amp": self.amp, "workers": self.workers,
+            "progress": not self.quiet,
+        }  # fmt: skip
 
     def detect(self) -> dict[str, Detections]:
-        return recordings.detect(
-            self.detector, self.val_set, (self.timesteps,), confidence=self.config.confidence, nms_iou=self.config.nms_iou,
-            max_detections=self.config.max_detections, vote_iou=self.config.vote_iou,
-            batch_size=self.eval_batch, device=self.device, amp=self.amp,
-            workers=self.workers, progress=not self.quiet, peers=self.peers,
-        )[self.timesteps]  # fmt: skip
+        return recordings.detect(self.detector, self.val_set, (self.timesteps,), **self.showing, peers=self.peers)[self.timesteps]
 
     def info(self, metrics: dict[str, Any]) -> WeightsInfo:
         seconds = self.seconds + sum(float(row["seconds"]) for row in self.history)

@@ -12,7 +12,7 @@ from torch import Tensor
 from spyolo import engine
 from spyolo.boxes import Detections, Objects
 from spyolo.data import SAMPLE_CLASSES, Batch, DetectionDataset, VOCSet, collate
-from spyolo.detection import DetectionLoss, SpikingYOLO, build_detector
+from spyolo.detection import DetectionLoss, Reading, SpikingYOLO, build_detector
 from spyolo.learning import BPTT, FPTT, Rule
 from spyolo.neurons import BatchRenorm2d, detach, leaves, norms
 from spyolo.running import EpochOrder
@@ -224,7 +224,7 @@ def same(a: dict[str, Detections], b: dict[str, Detections]) -> bool:
 
 
 def test_one_pass_reads_out_after_every_step_what_separate_passes_do(seeing, dataset):
-    options = {"confidence": 0.01, "batch_size": 2}
+    options = {"reading": Reading(0.01), "batch_size": 2}
     together = engine.detect(seeing, dataset, (1, 2, 4), **options)
     assert list(together) == [1, 2, 4] and all(list(found) == dataset.voc.ids for found in together.values())
     for t in (1, 2, 4):
@@ -235,20 +235,20 @@ def test_one_pass_reads_out_after_every_step_what_separate_passes_do(seeing, dat
 @pytest.mark.parametrize("options", [{}, {"start": "uniform"}])
 def test_two_runs_are_identical(dataset, options):
     for detector in (tiny(**options), tiny("yolov4_tiny")):
-        first = engine.detect(detector, dataset, (2,), confidence=0)[2]
+        first = engine.detect(detector, dataset, (2,), reading=Reading(0))[2]
         torch.randn(7)  # whatever was drawn in between
-        assert same(first, engine.detect(detector, dataset, (2,), confidence=0)[2])
+        assert same(first, engine.detect(detector, dataset, (2,), reading=Reading(0))[2])
 
 
 def test_neighbours_in_a_batch_do_not_matter(seeing, dataset):
-    whole = engine.detect(seeing, dataset, (3,), confidence=0.01, batch_size=5)[3]
+    whole = engine.detect(seeing, dataset, (3,), reading=Reading(0.01), batch_size=5)[3]
     for i, name in enumerate(dataset.voc.ids):
-        alone = engine.detect(seeing, DetectionDataset(dataset.voc.subset([i]), 64, "eval"), (3,), confidence=0.01, batch_size=1)[3]
+        alone = engine.detect(seeing, DetectionDataset(dataset.voc.subset([i]), 64, "eval"), (3,), reading=Reading(0.01), batch_size=1)[3]
         torch.testing.assert_close(alone[name].boxes, whole[name].boxes, rtol=1e-4, atol=1e-3)
 
 
 def test_boxes_lie_in_the_picture_s_own_pixels(seeing, dataset):
-    found = engine.detect(seeing, dataset, (2,), confidence=0.0)[2]
+    found = engine.detect(seeing, dataset, (2,), reading=Reading(0.0))[2]
     reach = torch.zeros(2)
     for i, name in enumerate(dataset.voc.ids):
         size = torch.tensor(dataset.voc.size(i), dtype=torch.float32)
@@ -258,7 +258,7 @@ def test_boxes_lie_in_the_picture_s_own_pixels(seeing, dataset):
 
 
 def test_limits_of_detection_are_kept(seeing, dataset):
-    found = engine.detect(seeing, dataset, (2,), confidence=0.02, max_detections=3)[2]
+    found = engine.detect(seeing, dataset, (2,), reading=Reading(0.02, max_detections=3))[2]
     assert max(map(len, found.values())) == 3 and all((d.scores > 0.02).all() for d in found.values())
 
 

@@ -13,7 +13,7 @@ from spyolo import engine
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.data import SAMPLE_CLASSES, DetectionDataset, VOCSet, letterbox, read_image
-from spyolo.detection import build_detector
+from spyolo.detection import Reading, build_detector
 from spyolo.errors import InputError
 from spyolo.predictor import Predictor
 
@@ -51,9 +51,8 @@ def test_boxes_are_best_first_in_the_picture_s_pixels(predictor, voc):
 
 def test_a_prediction_is_what_evaluation_sees(predictor, voc):
     """The same letterbox, steps and thresholds: only the way in differs."""
-    found = engine.detect(
-        predictor.detector, DetectionDataset(voc, 64, "eval"), (2,), confidence=0.05, one_class_per_box=True, batch_size=1
-    )[2]  # fmt: skip
+    reading = Reading(0.05, one_class_per_box=True)
+    found = engine.detect(predictor.detector, DetectionDataset(voc, 64, "eval"), (2,), reading=reading, batch_size=1)[2]
     for i, name in enumerate(voc.ids):
         assert same(predictor.predict(voc.image(i)), found[name])
 

@@ -16,7 +16,7 @@ from spyolo.checkpoint import WeightsInfo, load_detector, save_weights
 from spyolo.cli import run
 from spyolo.data.events_clips import EventClips, EventPlayback, collate_clips
 from spyolo.data.events_set import EventSet
-from spyolo.detection import DetectionLoss, build_detector, postprocess
+from spyolo.detection import DetectionLoss, Reading, build_detector, postprocess
 from spyolo.errors import InputError
 from spyolo.evaluation.energy import EnergyMeter
 from spyolo.learning import BPTT, FPTT
@@ -49,7 +49,7 @@ def seeing(root) -> torch.nn.Module:
 def test_recordings_are_played_with_one_state_from_start_to_end(root, seeing):
     """Side by side and one by one say the same; and that is a loop over windows."""
     events = EventSet(root, "val")
-    how = {"confidence": 0.01}
+    how = {"reading": Reading(0.01)}
     together, alone = (recordings.detect(seeing, EventPlayback(events, 64, n), (1,), **how)[1] for n in (8, 1))
     assert list(together) == list(alone) == events.ids
     state, expected = None, None
@@ -57,7 +57,7 @@ def test_recordings_are_played_with_one_state_from_start_to_end(root, seeing):
         frame = EventPlayback(events, 64, 1)[window]
         with torch.inference_mode():
             predictions, state = seeing(frame, state)
-        expected = postprocess(predictions, seeing.anchors, seeing.strides, confidence=0.01)[0]
+        expected = postprocess(predictions, seeing.anchors, seeing.strides, Reading(0.01))[0]
     expected = engine.in_picture(expected, EventPlayback(events, 64).place(0), 304, 240)
     found = alone["val0@7"]
     assert len(found) > 0 and torch.equal(found.scores, expected.scores)
@@ -65,7 +65,7 @@ def test_recordings_are_played_with_one_state_from_start_to_end(root, seeing):
         torch.testing.assert_close(together[name].scores, alone[name].scores, rtol=1e-4, atol=1e-5)
         assert (alone[name].boxes[:, 2] <= 304).all() and (alone[name].boxes[:, 3] <= 240).all()
     with torch.inference_mode():  # the state matters: the same window from rest is another
-        fresh = postprocess(seeing(EventPlayback(events, 64, 1)[7])[0], seeing.anchors, seeing.strides, confidence=0.01)[0]
+        fresh = postprocess(seeing(EventPlayback(events, 64, 1)[7])[0], seeing.anchors, seeing.strides, Reading(0.01))[0]
         fresh = engine.in_picture(fresh, EventPlayback(events, 64).place(0), 304, 240)
     assert len(fresh) != len(expected) or not torch.equal(fresh.scores, expected.scores)
 
@@ -76,7 +76,7 @@ def test_a_recording_that_has_ended_costs_nothing(tmp_path, seeing):
     measured = []
     for together in (8, 1):
         with EnergyMeter(seeing) as meter:
-            found = recordings.detect(seeing, EventPlayback(events, 64, together), (1,), confidence=0.01)[1]
+            found = recordings.detect(seeing, EventPlayback(events, 64, together), (1,), reading=Reading(0.01))[1]
         measured.append((found, meter.counts().per_step()))
     (together, counts), (alone, wanted) = measured
     assert [events.end_of_truth(r) for r in range(3)] == [4, 12, 8] and counts.pictures == wanted.pictures == 24

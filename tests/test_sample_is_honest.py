@@ -7,6 +7,7 @@ import pytest
 from spyolo import builders, engine
 from spyolo.config import Config, load_preset
 from spyolo.data import SAMPLE_CLASSES, make_sample, shuffle_labels
+from spyolo.detection import Reading
 from spyolo.evaluation import evaluate_detections
 from spyolo.neurons.fused import Compiling
 from spyolo.running import choose_device
@@ -27,7 +28,7 @@ def test_an_untrained_net_scores_nothing(config: Config):
     detector = builders.detector(config, len(SAMPLE_CLASSES))
     batches = builders.calibration_batches(config.updated({"recalibrate": 2}), 0)
     engine.recalibrate(detector, batches, 2, device=choose_device("cpu"))
-    found = engine.detect(detector, dataset, (2,), confidence=0.0)[2]
+    found = engine.detect(detector, dataset, (2,), reading=Reading(0.0))[2]
     truth = {name: dataset.voc.objects(i) for i, name in enumerate(dataset.voc.ids)}
     assert sum(map(len, found.values())) > 1000  # it is not silent
     assert evaluate_detections(truth, found, SAMPLE_CLASSES)["voc10_ap50"] < NOTHING

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from spyolo.checkpoint import WeightsInfo
-    from spyolo.detection import SpikingYOLO
+    from spyolo.detection import Reading, SpikingYOLO
     from spyolo.distributed import Peers
     from spyolo.evaluation.tallies import Counts
 
@@ -196,24 +196,23 @@ def detect_with_model(
     meter = EnergyMeter(detector, pictures=mine) if asked else None
     with meter or nullcontext():
         found = recordings.detect(
-            detector, dataset, steps, confidence=floor_of(args), max_detections=args.max_detections,
-            **info.reading(args.nms, args.vote_iou), batch_size=args.batch, device=device, amp=args.amp,
+            detector, dataset, steps, reading=reading_of(args, info), batch_size=args.batch, device=device, amp=args.amp,
             workers=choose_workers(args.workers, peers), progress=not args.quiet and peers.first, peers=peers,
         )  # fmt: skip
     counted = peers.gather(meter.counts() if meter else None)
     return found, combined([c for c in counted if c is not None]) if meter and peers.first else None
 
 
-def floor_of(args: argparse.Namespace) -> float:
-    return Evaluation().confidence if args.confidence is None else args.confidence
+def reading_of(args: argparse.Namespace, info: WeightsInfo) -> Reading:
+    floor = Evaluation().confidence if args.confidence is None else args.confidence
+    return info.reading(floor, args.nms, args.vote_iou, max_detections=args.max_detections)
 
 
 def protocol_of(args: argparse.Namespace, info: WeightsInfo, size: int, device: torch.device) -> dict[str, Any]:
     """What the figures depend on and only we know; with --latency also the machine, on which times depend."""
     return {
         "split": args.split, "data": args.data, "weights": args.weights, "weights_of": args.weights_of, "detector": info.spec.name,
-        "input": f"{size} x {size}, letterboxed", "confidence_floor": floor_of(args), **info.reading(args.nms, args.vote_iou),
-        "max_detections": args.max_detections, "recalibrated_on": args.recalibrate,
+        "input": f"{size} x {size}, letterboxed", **reading_of(args, info).protocol, "recalibrated_on": args.recalibrate,
         "precision_of_convolutions": args.amp if args.fast == "none" else args.fast,
         "device": device.type, **(machine(device) if args.latency else {}), **(of_events(info) if info.spec.events else {}),
     }  # fmt: skip

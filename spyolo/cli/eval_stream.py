@@ -15,8 +15,7 @@ from spyolo.config import MOST_TIMESTEPS
 from spyolo.errors import InputError
 
 if TYPE_CHECKING:
-    from spyolo.checkpoint import WeightsInfo
-    from spyolo.detection import SpikingYOLO
+    from spyolo.detection import Reading, SpikingYOLO
 
 WHY_PICTURES = "--stream makes its video of pictures, which have 3; leave --stream out"
 STREAM_ONLY = ("stream_clips", "twin")
@@ -54,9 +53,9 @@ def check_stream(args: argparse.Namespace, default_of: Callable[[str], Any]) -> 
 
 def stream_score(args: argparse.Namespace) -> int:
     """Run the modes on the same frames, print the table and (to stderr) what was tolerated, write stream.json."""
-    from spyolo.checkpoint import check_pictures, load_detector
+    from spyolo.checkpoint import OVERLAPS, check_pictures, load_detector
     from spyolo.cli.eval import OUT, open_set
-    from spyolo.cli.eval_model import floor_of, told_of_input, told_of_norms
+    from spyolo.cli.eval_model import reading_of, told_of_input, told_of_norms
     from spyolo.evaluation.files import write_json
     from spyolo.evaluation.stream import carried, format_stream, fresh, run_stream
     from spyolo.evaluation.video import PseudoVideo
@@ -71,7 +70,8 @@ def stream_score(args: argparse.Namespace) -> int:
     steps = detector.steps_of(asked)
     if args.timesteps and steps != asked:
         notes.append(told_of_steps(args.timesteps))
-    read = reader(detector.to(device), info, args)
+    reading = reading_of(args, info)
+    read = reader(detector.to(device), reading)
     modes = {"carried, 1 step": carried(detector, read), "fresh, 1 step": fresh(detector, 1, read)}
     if steps > 1:
         modes[f"fresh, {steps} steps"] = fresh(detector, steps, read)
@@ -81,16 +81,17 @@ def stream_score(args: argparse.Namespace) -> int:
             raise InputError(f"{args.twin}: --twin needs weights of yolov4_tiny with the same classes")
         check_pictures(twin.spec, args.twin, WHY_PICTURES)
         notes += [f"{args.twin}: {note}" for note in told_of_input(other, size)]
-        modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), other, args))
+        theirs = reading_of(args, other)
+        modes["ann twin"] = fresh(twin, 1, reader(twin.to(device), theirs))
     video = PseudoVideo(voc, size=size, clips=args.stream_clips)
     with noted(notes):
         result = run_stream(video, modes, info.classes, device=device, progress=not args.quiet)
     result["protocol"] |= {
         "split": args.split, "weights": args.weights, "weights_of": args.weights_of, "twin": args.twin, "size": size,
-        "confidence_floor": floor_of(args), "max_detections": args.max_detections, **info.reading(args.nms, args.vote_iou),
+        **reading.protocol,
     }  # fmt: skip
     if args.twin:
-        result["protocol"] |= {f"twin_{name}": value for name, value in other.reading(args.nms, args.vote_iou).items()}
+        result["protocol"] |= {f"twin_{name}": getattr(theirs, name) for name in OVERLAPS}
     result["warnings"] = notes
     print(format_stream(result))
     for message in notes:
@@ -103,13 +104,9 @@ def stream_score(args: argparse.Namespace) -> int:
     return 0
 
 
-def reader(detector: SpikingYOLO, info: WeightsInfo, args: argparse.Namespace) -> Any:
+def reader(detector: SpikingYOLO, reading: Reading) -> Any:
     """Raw predictions -> detections in frame pixels, on the CPU."""
-    from spyolo.cli.eval_model import floor_of
     from spyolo.detection import postprocess
 
-    boxes = partial(
-        postprocess, anchors=detector.anchors, strides=detector.strides, confidence=floor_of(args),
-        max_detections=args.max_detections, **info.reading(args.nms, args.vote_iou),
-    )  # fmt: skip
+    boxes = partial(postprocess, anchors=detector.anchors, strides=detector.strides, reading=reading)
     return lambda predictions: [d.to("cpu") for d in boxes(predictions)]

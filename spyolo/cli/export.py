@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from spyolo.checkpoint import WeightsInfo
-    from spyolo.detection import SpikingYOLO
-    from spyolo.export import Reading
+    from spyolo.detection import Reading, SpikingYOLO
 
 NOT_NIR = (
     "form", "timesteps", "size", "int8", "all_classes", "confidence", "nms_iou", "vote_iou", "max_detections", "verify", "data", "split",
@@ -91,14 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         return write_graph(args)
     from spyolo import runner
     from spyolo.checkpoint import check_pictures, load_detector
-    from spyolo.export import Reading, export_onnx
+    from spyolo.export import export_onnx
     from spyolo.files import write_whole
 
     detector, info = load_detector(args.weights)
     if args.verify and args.data:
         check_pictures(detector.spec, args.weights, "--verify --data shows VOC's pictures; without --data it shows random input")
-    overlaps = info.reading(args.nms_iou, args.vote_iou)
-    reading = Reading(args.confidence, max_detections=args.max_detections, one_class_per_box=not args.all_classes, **overlaps)
+    how = {"max_detections": args.max_detections, "one_class_per_box": not args.all_classes}
+    reading = info.reading(args.confidence, args.nms_iou, args.vote_iou, **how)
     out = Path(args.out)
     paths = [out / f"{form}.onnx" for form in forms]
     for form, path in zip(forms, paths):

@@ -108,6 +108,7 @@ def refuse_checkpoint(weights: str) -> None:
 def refuse_another_kind(args: argparse.Namespace, info: WeightsInfo, entries: dict[str, Entry]) -> None:
     """Weights from scratch, from a plain network and by another rule have names of their own, and other weights than the published are
     compared with them as they are read. Raises InputError, before minutes of measuring."""
+    from spyolo.checkpoint import OVERLAPS
     from spyolo.pieces import pieces_of
 
     before = rival_of(args, entries)
@@ -117,8 +118,8 @@ def refuse_another_kind(args: argparse.Namespace, info: WeightsInfo, entries: di
     was, now = kind_of(str(before.config.get("name")), log), kind_of(info.spec.name, pieces)
     if was != now:
         raise InputError(f"{args.name} is {was}, {args.weights} is {now}: give it another --name (or --replace)")
-    known = {name: before.protocol.get(name) or 0 for name in info.reading()}
-    other = [f"{name} {value:g}, not {known[name]:g}" for name, value in info.reading().items() if value != known[name]]
+    overlaps = {name: (getattr(info, name), before.protocol.get(name) or 0) for name in OVERLAPS}
+    other = [f"{name} {value:g}, not {known:g}" for name, (value, known) in overlaps.items() if value != known]
     if other and pieces != log:
         raise InputError(
             f"{args.name}: {args.weights} is read with {', '.join(other)}, and a better reading would pass for better weights: publish the "

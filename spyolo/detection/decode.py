@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms, box_iou, clip_boxes_to_image
 
 from spyolo.boxes import Detections
+from spyolo.ranges import COUNTS, check_share, check_whole
 
 CANDIDATES = 1000  # for suppression, at least
 LEAST_SCORE = 1e-9  # of a vote: the square of a smaller score would be zero in fp32, and the mean of nothing is not a number
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How boxes are read from logits. The defaults are an evaluation's; `Predictor` shows the best class of each box only.
+
+    Raises:
+        InputError: an option that is out of its range.
+    """
+
+    confidence: float = 0.005  # floor on score = sigma(objectness) sigma(class)
+    nms_iou: float = 0.5  # a box that overlaps a better one of its class by more is dropped
+    vote_iou: float = 0.0  # over 0, a kept box moves to where the candidates of its class that overlap it by so much say (`vote`)
+    max_detections: int = 100  # at most so many a picture
+    one_class_per_box: bool = False  # keep only the best class of each box (the reference), not every class over the floor
+
+    def __post_init__(self) -> None:
+        for name in ("confidence", "nms_iou", "vote_iou"):
+            check_share(name, getattr(self, name))
+        check_whole("max_detections", self.max_detections, *COUNTS)
+
+    @property
+    def enter(self) -> int:
+        """At most so many boxes of a picture, the best by score, enter suppression."""
+        return max(CANDIDATES, self.max_detections)
+
+    @property
+    def protocol(self) -> dict[str, float]:
+        """What figures depend on, by the names of a protocol."""
+        return {
+            "confidence_floor": self.confidence, "nms_iou": self.nms_iou, "vote_iou": self.vote_iou, "max_detections": self.max_detections,
+        }  # fmt: skip
 
 
 def split_logits(prediction: Tensor, anchors: int) -> Tensor:
@@ -59,49 +93,27 @@ def decode(predictions: Sequence[Tensor], anchors: Sequence[Tensor], strides: Se
 
 
 def postprocess(
-    predictions: Sequence[Tensor],
-    anchors: Sequence[Tensor],
-    strides: Sequence[int],
-    *,
-    confidence: float = 0.001,
-    nms_iou: float = 0.5,
-    max_detections: int = 100,
-    candidates: int | None = None,
-    one_class_per_box: bool = False,
-    vote_iou: float = 0.0,
+    predictions: Sequence[Tensor], anchors: Sequence[Tensor], strides: Sequence[int], reading: Reading = Reading()
 ) -> list[Detections]:
-    """Logits of all scales -> detections of each picture, best first, in input pixels clipped to the input.
-
-    Args:
-        confidence: floor on score = sigma(objectness) sigma(class).
-        nms_iou: a box that overlaps a better one of its class by more is dropped.
-        max_detections: at most so many a picture.
-        candidates: at most so many boxes of a picture enter suppression, the best by score; None: 1,000, or `max_detections` if more.
-        one_class_per_box: keep only the best class of each box (the reference), not every class over the floor.
-        vote_iou: over 0, a kept box moves to where the candidates of its class that overlap it by so much say (`vote`).
-    """
+    """Logits of all scales -> detections of each picture, best first, in input pixels clipped to the input."""
     boxes, objectness, classes = decode(predictions, anchors, strides)
     h, w = (s * strides[0] for s in predictions[0].shape[-2:])
     scores = torch.sigmoid(objectness).unsqueeze(-1) * torch.sigmoid(classes)
     found = []
     for box, score in zip(boxes, scores):
-        if one_class_per_box:
+        if reading.one_class_per_box:
             best = score.argmax(-1, keepdim=True)
             score = torch.zeros_like(score).scatter(-1, best, score.gather(-1, best))
         flat = score.flatten()
-        top = flat.topk(min(entering(candidates, max_detections), len(flat)))
+        top = flat.topk(min(reading.enter, len(flat)))
         row, label = top.indices // score.shape[-1], top.indices % score.shape[-1]
         near = Detections(clip_boxes_to_image(box[row], (h, w)), top.values, label)
         near = near[(near.boxes[:, 2:] > near.boxes[:, :2]).all(1)]  # centres reach beyond the input, so a box may lie outside
-        chosen = near[near.scores > confidence]
-        kept = chosen[batched_nms(chosen.boxes.float(), chosen.scores.float(), chosen.labels, nms_iou)[:max_detections]]
-        found.append(kept.with_boxes(vote(kept, near, vote_iou)) if vote_iou else kept)
+        chosen = near[near.scores > reading.confidence]
+        best_first = batched_nms(chosen.boxes.float(), chosen.scores.float(), chosen.labels, reading.nms_iou)
+        kept = chosen[best_first[: reading.max_detections]]
+        found.append(kept.with_boxes(vote(kept, near, reading.vote_iou)) if reading.vote_iou else kept)
     return found
-
-
-def entering(candidates: int | None, max_detections: int) -> int:
-    """How many boxes enter suppression, at most; None: as many as could be wanted of it."""
-    return max(CANDIDATES, max_detections) if candidates is None else candidates
 
 
 def vote(kept: Detections, candidates: Detections, iou: float, power: float = 2.0) -> Tensor:

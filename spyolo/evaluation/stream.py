@@ -1,7 +1,7 @@
 """The stream score: what a detector is worth on video, where a picture need not be looked at afresh in every frame.
 
     video = PseudoVideo(voc, size=416, clips=16)
-    read = partial(postprocess, anchors=detector.anchors, strides=detector.strides, confidence=0.005)
+    read = partial(postprocess, anchors=detector.anchors, strides=detector.strides)
     result = run_stream(video, {
         "carried": carried(detector, read),            # one step a frame, the state carried on
         "fresh T=4": fresh(detector, 4, read),         # four steps from rest for every frame

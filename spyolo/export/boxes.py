@@ -3,42 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from spyolo.detection.decode import LEAST_SCORE, entering
-from spyolo.errors import InputError
+from spyolo.detection.decode import LEAST_SCORE, Reading
 from spyolo.export.graph import Wire, Writer, join
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How boxes are read from logits; see `detection.postprocess`. The floor and the overlap can be changed later: they are inputs.
-
-    Raises:
-        InputError: a share that is not between 0 and 1, or a number of boxes under 1.
-    """
-
-    confidence: float = 0.3
-    nms_iou: float = 0.5
-    max_detections: int = 100
-    candidates: int | None = None
-    one_class_per_box: bool = True
-    vote_iou: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name in ("confidence", "nms_iou", "vote_iou"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"reading: {name} must be between 0 and 1, got {getattr(self, name)}")
-        for name, number in (("max_detections", self.max_detections), ("candidates", self.entering)):
-            if number < 1:
-                raise InputError(f"reading: {name} must be at least 1, got {number}")
-
-    @property
-    def entering(self) -> int:
-        return entering(self.candidates, self.max_detections)
 
 
 def decode(logits: Sequence[Wire], anchors: Sequence[Tensor], strides: Sequence[int], size: int, classes: int) -> tuple[Wire, Wire]:
@@ -69,17 +39,18 @@ def corners(writer: Writer, centre: Wire, sides: Wire, shapes: Tensor, stride: i
 
 
 def suppress(writer: Writer, boxes: Wire, scores: Wire, size: int, classes: int, how: Reading) -> dict[str, Wire]:
-    """Boxes [B, N, 4] and scores [B, N, classes] -> the detections of the whole batch, picture by picture, best first.
+    """Boxes [B, N, 4] and scores [B, N, classes] -> the detections of the whole batch, picture by picture, best first. The floor and the
+    overlap can be changed later: they are inputs.
 
     Returns:
         boxes [M, 4] in input pixels, scores [M], labels [M] and pictures [M] (which row of the batch).
     """
     if how.one_class_per_box:
         label = scores.op("ArgMax", axis=2, keepdims=0)
-        score, row = top(writer, scores.op("ReduceMax", writer.constant([2], np.int64), keepdims=0), how.entering)
+        score, row = top(writer, scores.op("ReduceMax", writer.constant([2], np.int64), keepdims=0), how.enter)
         label = label.op("GatherElements", row, axis=1)
     else:
-        score, index = top(writer, scores.reshape(0, -1), how.entering)
+        score, index = top(writer, scores.reshape(0, -1), how.enter)
         count = writer.constant(classes, np.int64)
         row, label = index.op("Div", count), index.op("Mod", count)
     box = gather_rows(writer, boxes, row)

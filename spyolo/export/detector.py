@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from spyolo.checkpoint import WeightsInfo
-from spyolo.detection import DetectorState, SpikingYOLO
+from spyolo.detection import DetectorState, Reading, SpikingYOLO
 from spyolo.detection.head import Head
 from spyolo.errors import InputError
-from spyolo.export.boxes import Reading, decode, suppress
+from spyolo.export.boxes import decode, suppress
 from spyolo.export.cells import GraphRunner, convolve, synapse
 from spyolo.export.graph import Wire, Writer
 from spyolo.export.int8 import to_int8
@@ -61,7 +61,7 @@ def export_onnx(
     if form not in FORMS:
         raise InputError(f"form must be one of {', '.join(FORMS)}; got {form!r}")
     size, timesteps = info.size if size is None else size, info.timesteps if timesteps is None else timesteps
-    reading = reading or Reading(**info.reading())
+    reading = reading or info.reading(0.3, one_class_per_box=True)
     check_whole("size", size, *SIZES)
     check_whole("timesteps", timesteps, *STEPS)
     timesteps = detector.steps_of(timesteps)

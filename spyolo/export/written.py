@@ -8,7 +8,7 @@ its decoding and suppression are given the file's logits. Boxes that torch finds
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,9 @@ from torch import Tensor
 
 from spyolo.boxes import Detections
 from spyolo.checkpoint import WeightsInfo
-from spyolo.detection import DetectorState, SpikingYOLO, postprocess
+from spyolo.detection import DetectorState, Reading, SpikingYOLO, postprocess
 from spyolo.detection.blocks import StepRunner
 from spyolo.errors import InputError
-from spyolo.export.boxes import Reading
 from spyolo.export.detector import LOGITS
 from spyolo.export.graph import import_onnx
 from spyolo.export.verify import LayerCheck, compare_step, equal_boxes, open_session, pairs, run_session
@@ -67,14 +66,14 @@ def check_file(
     """
     steps = detector.steps_of(timesteps or info.timesteps)
     file, check = _Opened(path, detector, steps), FileCheck()
-    how = {**asdict(reading or Reading(**info.reading())), "confidence": FLOOR}
+    reading = replace(reading, confidence=FLOOR) if reading else info.reading(FLOOR, one_class_per_box=True)
     for images in batches:
         out = follow(detector, images, file, check.layers)
         logits = [out[f"{LOGITS}{i}"] for i in range(len(detector.heads))]
         *_, (predictions, _) = detector.run(images, steps)
         mine = [Detections(*(out[k][out["pictures"] == row] for k in ("boxes", "scores", "labels"))) for row in range(len(images))]
-        count(check.decoded, same_boxes, mine, postprocess(logits, detector.anchors, detector.strides, **how))
-        count(check.found, equal_boxes, mine, postprocess(predictions, detector.anchors, detector.strides, **how))
+        count(check.decoded, same_boxes, mine, postprocess(logits, detector.anchors, detector.strides, reading))
+        count(check.found, equal_boxes, mine, postprocess(predictions, detector.anchors, detector.strides, reading))
         check.pictures += len(images)
     if not check.pictures:
         raise InputError("there is no picture to show, so nothing can be compared")

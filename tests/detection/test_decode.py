@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spyolo.detection import decode, postprocess
+from spyolo.detection import Reading, decode, postprocess
 from spyolo.detection.decode import decode_boxes, grid, split_logits
 
 ANCHORS = [torch.tensor([[0.25, 0.5]]), torch.tensor([[0.5, 0.5]])]  # of 64: 16 x 32 at stride 16, 32 x 32 at stride 32
@@ -120,20 +120,20 @@ def neighbours(scores: tuple[list[float], list[float]]) -> tuple[Tensor, Tensor]
 
 
 def test_suppression_within_a_class():
-    (found,) = postprocess(neighbours(([0.8, 0.0], [0.9, 0.0])), ANCHORS, STRIDES, nms_iou=0.5)
+    (found,) = postprocess(neighbours(([0.8, 0.0], [0.9, 0.0])), ANCHORS, STRIDES, Reading(nms_iou=0.5))
     assert found.scores.tolist() == pytest.approx([0.9])
     assert found.boxes[0, 0].item() == pytest.approx(6.4, abs=1e-4)
 
 
 def test_no_suppression_across_classes():
-    (found,) = postprocess(neighbours(([0.8, 0.0], [0.0, 0.9])), ANCHORS, STRIDES, nms_iou=0.5)
+    (found,) = postprocess(neighbours(([0.8, 0.0], [0.0, 0.9])), ANCHORS, STRIDES, Reading(nms_iou=0.5))
     assert found.labels.tolist() == [1, 0]
 
 
 def test_suppression_starts_over_the_given_overlap():
     # overlap (32 - 6.4) / (32 + 6.4) = 2/3
-    assert len(postprocess(neighbours(([0.8, 0.0], [0.9, 0.0])), ANCHORS, STRIDES, nms_iou=0.65)[0]) == 1
-    assert len(postprocess(neighbours(([0.8, 0.0], [0.9, 0.0])), ANCHORS, STRIDES, nms_iou=0.68)[0]) == 2
+    assert len(postprocess(neighbours(([0.8, 0.0], [0.9, 0.0])), ANCHORS, STRIDES, Reading(nms_iou=0.65))[0]) == 1
+    assert len(postprocess(neighbours(([0.8, 0.0], [0.9, 0.0])), ANCHORS, STRIDES, Reading(nms_iou=0.68))[0]) == 2
 
 
 def test_a_box_may_have_several_classes_or_its_best_only():
@@ -141,68 +141,69 @@ def test_a_box_may_have_several_classes_or_its_best_only():
     put(predictions[0], (1, 1), [0.6, 0.7])
     (several,) = postprocess(predictions, ANCHORS, STRIDES)
     assert several.labels.tolist() == [1, 0] and torch.equal(several.boxes[0], several.boxes[1])
-    (best,) = postprocess(predictions, ANCHORS, STRIDES, one_class_per_box=True)
+    (best,) = postprocess(predictions, ANCHORS, STRIDES, Reading(one_class_per_box=True))
     assert best.labels.tolist() == [1] and best.scores.tolist() == pytest.approx([0.7])
 
 
-def test_best_first_and_no_more_than_asked_for():
+def test_best_first_and_no_more_than_asked_for(monkeypatch: pytest.MonkeyPatch):
     predictions = silence()
     for cell, score in zip([(0, 0), (2, 0), (0, 3), (3, 3)], [0.3, 0.9, 0.5, 0.7]):
         put(predictions[0], cell, [score, 0.0])
     (found,) = postprocess(predictions, ANCHORS, STRIDES)
     assert found.scores.tolist() == pytest.approx([0.9, 0.7, 0.5, 0.3])
-    assert postprocess(predictions, ANCHORS, STRIDES, max_detections=2)[0].scores.tolist() == pytest.approx([0.9, 0.7])
-    assert postprocess(predictions, ANCHORS, STRIDES, candidates=3)[0].scores.tolist() == pytest.approx([0.9, 0.7, 0.5])
-    assert postprocess(predictions, ANCHORS, STRIDES, confidence=0.6)[0].scores.tolist() == pytest.approx([0.9, 0.7])
+    assert postprocess(predictions, ANCHORS, STRIDES, Reading(max_detections=2))[0].scores.tolist() == pytest.approx([0.9, 0.7])
+    assert postprocess(predictions, ANCHORS, STRIDES, Reading(confidence=0.6))[0].scores.tolist() == pytest.approx([0.9, 0.7])
+    monkeypatch.setattr(Reading, "enter", 3)
+    assert postprocess(predictions, ANCHORS, STRIDES)[0].scores.tolist() == pytest.approx([0.9, 0.7, 0.5])
 
 
 def test_as_many_as_asked_for_enter_suppression():
     predictions = [torch.randn(1, 7, 32, 32, generator=torch.Generator().manual_seed(k)) for k in range(2)]
-    assert len(postprocess(predictions, ANCHORS, STRIDES, nms_iou=1.0, confidence=0.0)[0]) == 100
-    assert 1000 < len(postprocess(predictions, ANCHORS, STRIDES, nms_iou=1.0, confidence=0.0, max_detections=1500)[0]) <= 1500
+    assert len(postprocess(predictions, ANCHORS, STRIDES, Reading(nms_iou=1.0, confidence=0.0))[0]) == 100
+    assert 1000 < len(postprocess(predictions, ANCHORS, STRIDES, Reading(nms_iou=1.0, confidence=0.0, max_detections=1500))[0]) <= 1500
 
 
 def test_a_suppressed_box_takes_no_one_elses_place():
     """The limit counts what is left after suppression."""
     predictions = neighbours(([0.8, 0.0], [0.9, 0.0]))
     put(predictions[1], (0, 1), [0.3, 0.0])
-    assert postprocess(predictions, ANCHORS, STRIDES, max_detections=2)[0].scores.tolist() == pytest.approx([0.9, 0.3])
+    assert postprocess(predictions, ANCHORS, STRIDES, Reading(max_detections=2))[0].scores.tolist() == pytest.approx([0.9, 0.3])
 
 
 def test_a_vote_moves_a_kept_box_by_the_squares_of_the_scores():
     """Edges 0 and 6.4 with scores 0.8 and 0.9, overlap 2/3: the mean of those that overlap by enough, and nobody else's."""
     predictions = neighbours(([0.8, 0.0], [0.9, 0.0]))
-    (found,) = postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.66)
+    (found,) = postprocess(predictions, ANCHORS, STRIDES, Reading(vote_iou=0.66))
     assert found.boxes[0].tolist() == pytest.approx([6.4 * 0.81 / (0.81 + 0.64), 0, 32 + 6.4 * 0.81 / (0.81 + 0.64), 32], abs=1e-3)
     assert found.scores.tolist() == pytest.approx([0.9])
-    (alone,) = postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.67)
+    (alone,) = postprocess(predictions, ANCHORS, STRIDES, Reading(vote_iou=0.67))
     assert alone.boxes[0].tolist() == pytest.approx([6.4, 0, 38.4, 32], abs=1e-3)
 
 
 def test_a_vote_is_of_one_class():
     predictions = neighbours(([0.8, 0.0], [0.0, 0.9]))
-    voted, plain = (postprocess(predictions, ANCHORS, STRIDES, vote_iou=iou)[0] for iou in (0.5, 0.0))
+    voted, plain = (postprocess(predictions, ANCHORS, STRIDES, Reading(vote_iou=iou))[0] for iou in (0.5, 0.0))
     torch.testing.assert_close(voted.boxes, plain.boxes, atol=1e-4, rtol=0)
 
 
 def test_boxes_under_the_floor_vote_too():
     predictions = neighbours(([0.4, 0.0], [0.9, 0.0]))
-    high, low = (postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.5, confidence=c)[0].boxes[0] for c in (0.5, 0.1))
+    high, low = (postprocess(predictions, ANCHORS, STRIDES, Reading(vote_iou=0.5, confidence=c))[0].boxes[0] for c in (0.5, 0.1))
     assert torch.equal(high, low) and high[0] < 6.3
 
 
 def test_a_vote_is_taken_in_full_precision_under_autocast():
     predictions = neighbours(([0.8, 0.0], [0.9, 0.0]))
-    (wanted,) = postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.5)
+    (wanted,) = postprocess(predictions, ANCHORS, STRIDES, Reading(vote_iou=0.5))
     with torch.autocast("cpu", torch.bfloat16):
-        (found,) = postprocess(predictions, ANCHORS, STRIDES, vote_iou=0.5)
+        (found,) = postprocess(predictions, ANCHORS, STRIDES, Reading(vote_iou=0.5))
     assert torch.equal(found.boxes, wanted.boxes)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_vote_of_next_to_nothing_is_finite(dtype: torch.dtype):
     predictions = [torch.full((1, 7, 64 // s, 64 // s), -30.0, dtype=dtype) for s in STRIDES]
-    (found,) = postprocess(predictions, ANCHORS, STRIDES, confidence=0.0, vote_iou=0.5)
+    (found,) = postprocess(predictions, ANCHORS, STRIDES, Reading(confidence=0.0, vote_iou=0.5))
     assert len(found) and found.boxes.isfinite().all() and found.scores.max() < 1e-20
 
 
@@ -215,13 +216,14 @@ def test_pictures_of_a_batch_keep_to_themselves():
     assert found[1].boxes.shape == (0, 4)
 
 
-def test_ties_fall_the_same_way_every_time():
+def test_ties_fall_the_same_way_every_time(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Reading, "enter", 20)
     predictions = silence(batch=2)
     for picture in (0, 1):
         for cell in [(x, y) for x in range(4) for y in range(4)]:
             put(predictions[0], cell, [0.5, 0.5], picture=picture)
-    first, twin = postprocess(predictions, ANCHORS, STRIDES, max_detections=7, candidates=20, nms_iou=0.4)
-    again, _ = postprocess(predictions, ANCHORS, STRIDES, max_detections=7, candidates=20, nms_iou=0.4)
+    first, twin = postprocess(predictions, ANCHORS, STRIDES, Reading(max_detections=7, nms_iou=0.4))
+    again, _ = postprocess(predictions, ANCHORS, STRIDES, Reading(max_detections=7, nms_iou=0.4))
     for other in (twin, again):
         assert torch.equal(first.boxes, other.boxes) and torch.equal(first.labels, other.labels)
     assert len(first) == 7

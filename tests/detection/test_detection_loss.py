@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from spyolo.boxes import Objects
-from spyolo.detection import DetectionLoss, LossParts, Targets, postprocess
+from spyolo.detection import DetectionLoss, LossParts, Reading, Targets, postprocess
 
 STRIDES = (16, 32)
 SIZE = (64, 96)  # height, width: 4 x 6 and 2 x 3 cells
@@ -219,7 +219,7 @@ def test_perfect_predictions_cost_nothing_and_decode_to_the_truth(truth):
     logits = perfect(targets, 2)
     parts = loss(DETECTOR, logits, targets)
     assert max(v.item() for v in parts) < 1e-4
-    for found, o in zip(postprocess(logits, ANCHORS, STRIDES, confidence=0.5), objects):
+    for found, o in zip(postprocess(logits, ANCHORS, STRIDES, Reading(0.5)), objects):
         order = found.labels.argsort()
         assert found.labels[order].tolist() == o.labels.sort().values.tolist()
         assert torch.allclose(found.boxes[order].float(), o.boxes[o.labels.argsort()], atol=1e-3)
@@ -235,7 +235,7 @@ def test_following_the_gradient_finds_the_objects(truth):
         optimizer.zero_grad()
         loss(DETECTOR, logits, targets).total.backward()
         optimizer.step()
-    full, empty = postprocess([p.detach() for p in logits], ANCHORS, STRIDES, confidence=0.5)
+    full, empty = postprocess([p.detach() for p in logits], ANCHORS, STRIDES, Reading(0.5))
     assert len(empty) == 0 and sorted(full.labels.tolist()) == [0, 1, 2]
     for box, label in zip(full.boxes.tolist(), full.labels.tolist()):
         assert overlap(box, objects[0].boxes[objects[0].labels == label][0].tolist()) > 0.9

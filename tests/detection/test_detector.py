@@ -11,6 +11,7 @@ from spyolo.detection import (
     DETECTORS,
     REFERENCE_MASKS,
     DetectionLoss,
+    Reading,
     SpikingYOLO,
     build_detector,
     detector_spec,
@@ -265,7 +266,7 @@ def test_float64_end_to_end(small, truth, options: dict):
     *_, (predictions, state) = detector.run(torch.rand(1, 3, 64, 64, dtype=torch.float64), 2)
     assert {v.dtype for v in leaves((predictions, state.cells, [r.o for r in state.readouts if r]))} == {torch.float64}
     assert loss(detector, predictions, loss.assign(detector, [truth((10, 10, 40, 30, 1))], (64, 64))).total.dtype == torch.float64
-    assert len(postprocess(predictions, detector.anchors, detector.strides, confidence=0.0)) == 1
+    assert len(postprocess(predictions, detector.anchors, detector.strides, Reading(0.0))) == 1
 
 
 @pytest.mark.parametrize("name", DETECTORS)

@@ -85,7 +85,7 @@ def real_modes():
             nn.init.uniform_(module.bias, -1, 2)  # so that something fires
 
     def read(model):
-        return partial(postprocess, anchors=model.anchors, strides=model.strides, confidence=0.005)
+        return partial(postprocess, anchors=model.anchors, strides=model.strides)
 
     return detector, twin, {
         "carried": carried(detector, read(detector)),

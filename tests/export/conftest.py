@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spyolo.checkpoint import WeightsInfo
-from spyolo.detection import SpikingYOLO, build_detector
+from spyolo.detection import Reading, SpikingYOLO, build_detector
 from spyolo.neurons import norms
 
 CLASSES = ("a", "b", "c")
@@ -53,17 +53,13 @@ def live(soft_pictures: Tensor) -> Live:
 @pytest.fixture(scope="session")
 def exported(live: Live, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The default detector in both forms; every class over a floor of 0.05."""
-    from spyolo.export import Reading
-
-    return in_both_forms(live, tmp_path_factory.mktemp("exported"), Reading(confidence=0.05, one_class_per_box=False))
+    return in_both_forms(live, tmp_path_factory.mktemp("exported"), Reading(0.05))
 
 
 @pytest.fixture(scope="session")
 def exported_best(live: Live, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same, of each box the best class over 0.3: what `Predictor` gives."""
-    from spyolo.export import Reading
-
-    return in_both_forms(live, tmp_path_factory.mktemp("best"), Reading())
+    return in_both_forms(live, tmp_path_factory.mktemp("best"), None)
 
 
 def in_both_forms(live: Live, folder: Path, reading: Any) -> dict[str, Path]:

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from spyolo.checkpoint import WeightsInfo, save_weights
 from spyolo.cli import run as run_command
-from spyolo.detection import build_detector, postprocess
+from spyolo.detection import Reading, build_detector, postprocess
 from spyolo.errors import InputError
 from spyolo.neurons import build_norm
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
-from spyolo.export import Reading, export_onnx  # noqa: E402
+from spyolo.export import export_onnx  # noqa: E402
 from spyolo.export.int8 import quantise  # noqa: E402
 from spyolo.export.verify import equal_boxes, equal_spikes, largest, layer_by_layer, open_session, random_pictures, run_session  # noqa: E402
 from spyolo.export.written import check_file, same_boxes  # noqa: E402
@@ -62,7 +62,7 @@ def test_what_is_no_number_differs():
 @pytest.mark.parametrize(("name", "options"), KINDS, ids=lambda v: str(v))
 def test_a_file_as_written_equals_torch(live, soft_pictures: Tensor, tmp_path: Path, name: str, options: dict, form: str):
     detector, info = live(name, **options)
-    reading = Reading(nms_iou=0.4, max_detections=50, one_class_per_box=False)
+    reading = Reading(nms_iou=0.4, max_detections=50)
     path = export_onnx(detector, info, tmp_path / "d.onnx", form=form, reading=reading)
     check = check_file(path, detector, info, [soft_pictures], reading=reading)
     assert check.layers_equal and check.boxes_equal, check
@@ -80,7 +80,7 @@ def test_a_wrong_file_is_seen(live, soft_pictures: Tensor, tmp_path: Path, monke
         return seen.layers_equal, seen.boxes_equal
 
     assert check(int8=True) == (False, True)
-    assert check(reading=Reading(nms_iou=0.05)) == (True, False)
+    assert check(reading=Reading(nms_iou=0.05, one_class_per_box=True)) == (True, False)
     right = boxes.corners, drawing._Drawing.leak
     monkeypatch.setattr(boxes, "corners", lambda writer, centre, sides, *rest: right[0](writer, centre, centre, *rest))
     assert check() == (True, False)
@@ -99,16 +99,16 @@ def test_files_of_other_steps_and_no_pictures_are_refused(exported: dict[str, Pa
 
 @pytest.mark.parametrize("name", ["spyv4_lite", "yolov4_tiny"])
 @pytest.mark.parametrize("one_class, vote_iou", [(False, 0.0), (True, 0.0), (False, 0.4), (True, 0.6)])
-def test_boxes_are_those_of_postprocess(live, soft_pictures: Tensor, tmp_path: Path, name: str, one_class: bool, vote_iou: float):
+def test_boxes_are_those_of_postprocess(
+    live, soft_pictures: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, one_class: bool, vote_iou: float
+):
+    monkeypatch.setattr(Reading, "enter", 70)
     detector, info = live(name)
-    reading = Reading(confidence=0.1, nms_iou=0.4, max_detections=30, candidates=70, one_class_per_box=one_class, vote_iou=vote_iou)
+    reading = Reading(confidence=0.1, nms_iou=0.4, max_detections=30, one_class_per_box=one_class, vote_iou=vote_iou)
     session = open_session(export_onnx(detector, info, tmp_path / "d.onnx", reading=reading))
     out = run_session(session, {"images": soft_pictures.numpy()})
     *_, (predictions, _) = detector.run(soft_pictures, info.timesteps if detector.spiking else 1)
-    wanted = postprocess(
-        predictions, detector.anchors, detector.strides, confidence=0.1, nms_iou=0.4, max_detections=30, candidates=70,
-        one_class_per_box=one_class, vote_iou=vote_iou,
-    )  # fmt: skip
+    wanted = postprocess(predictions, detector.anchors, detector.strides, reading)
     assert sum(map(len, wanted)) > 10
     for row, found in enumerate(wanted):
         mine = out["pictures"] == row
@@ -221,10 +221,10 @@ def test_bad_options_are_told(live, tmp_path: Path, given: dict, message: str):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("confidence", 2.0), ("nms_iou", -1.0), ("vote_iou", float("nan")), ("max_detections", 0), ("candidates", 0)],
+    [("confidence", 2.0), ("nms_iou", -1.0), ("vote_iou", float("nan")), ("max_detections", 0)],
 )
 def test_a_reading_that_makes_no_sense_is_refused(name: str, value: float):
-    with pytest.raises(InputError, match=f"reading: {name} must be"):
+    with pytest.raises(InputError, match=f"{name}: a .*number from"):
         Reading(**{name: value})
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from spyolo import runner
 from spyolo.boxes import Detections
 from spyolo.data import images, letterbox, read_image
-from spyolo.detection import postprocess
+from spyolo.detection import Reading, postprocess
 from spyolo.predictor import Predictor
 
 pytest.importorskip("onnxruntime")
@@ -108,7 +108,7 @@ def test_the_labels_of_every_class_of_a_box_are_those_of_torch(exported: dict[st
     detector, info = live()
     canvas = picture[:64, :64]
     *_, (predictions, _) = detector.run(torch.from_numpy(canvas.copy()).permute(2, 0, 1)[None], info.timesteps)
-    (wanted,) = postprocess(predictions, detector.anchors, detector.strides, confidence=0.3)
+    (wanted,) = postprocess(predictions, detector.anchors, detector.strides, Reading(0.3))
     same(runner.Runner(exported["unrolled"], confidence=0.3).predict(canvas), wanted)
 
 

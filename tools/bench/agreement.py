@@ -75,7 +75,7 @@ def main() -> None:
                     for predictions, state in detector.run(sample.image.unsqueeze(0), steps):
                         after = state
                         if name == "plain fp32" or len(seen) == steps - 1:
-                            seen += postprocess(predictions, detector.anchors, detector.strides, confidence=0.005, **info.reading())
+                            seen += postprocess(predictions, detector.anchors, detector.strides, info.reading(0.005))
                         else:
                             seen.append(Detections.empty())
                 placed = in_picture(seen[-1], sample.letterbox, *voc.size(i))

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from spyolo.boxes import Detections
 from spyolo.checkpoint import load_detector
 from spyolo.data import DetectionDataset, Letterbox, VOCSet
-from spyolo.detection import SpikingYOLO, fuse, postprocess
+from spyolo.detection import Reading, SpikingYOLO, fuse, postprocess
 from spyolo.detection.decode import vote
 from spyolo.engine import in_picture
 from spyolo.evaluation.metrics import evaluate_detections
@@ -33,7 +33,7 @@ def candidates(detector: SpikingYOLO, dataset: DetectionDataset, steps: int) -> 
     for i in tqdm(range(len(dataset)), mininterval=10):
         sample = dataset[i]
         *_, (predictions, _) = detector.run(sample.image.unsqueeze(0), steps)
-        boxes = postprocess(predictions, detector.anchors, detector.strides, confidence=0.005, nms_iou=1.0, max_detections=1000)
+        boxes = postprocess(predictions, detector.anchors, detector.strides, Reading(0.005, nms_iou=1.0, max_detections=1000))
         found.append((boxes[0], sample.letterbox))
     return found
 

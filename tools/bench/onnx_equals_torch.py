@@ -30,7 +30,7 @@ from spyolo.checkpoint import WeightsInfo, load_detector
 from spyolo.cli import guarded
 from spyolo.cli.options import Parser
 from spyolo.data import DetectionDataset, VOCSet
-from spyolo.detection import Reading, SpikingYOLO
+from spyolo.detection import SpikingYOLO
 from spyolo.evaluation import evaluate_detections
 from spyolo.export import export_onnx
 from spyolo.export import verify as v
@@ -116,7 +116,8 @@ class Bench:
     def boxes(self) -> dict[str, Any]:
         ids = self.dataset.voc.ids
         truth = {name: self.dataset.voc.objects(i) for i, name in enumerate(ids)}
-        with_torch = engine.detect(self.detector, self.dataset, (self.steps,), reading=Reading(FLOOR))[self.steps]
+        reading = self.info.reading(FLOOR)
+        with_torch = engine.detect(self.detector, self.dataset, (self.steps,), reading=reading)[self.steps]
         ap = self.ap50(truth, with_torch)
         print(f"AP50 with torch {100 * ap:.2f}")
         out: dict[str, Any] = {"torch": {"ap50": ap}}
@@ -131,7 +132,7 @@ class Bench:
             run = runner.Runner(path, threads=self.args.threads)
             judge(name, {image_id: detections(run.predict(self.dataset.voc.image(i))) for i, image_id in enumerate(ids)})
         with torch.backends.mkldnn.flags(enabled=False):  # how far torch is from itself when it adds in another order
-            judge("torch without oneDNN", engine.detect(self.detector, self.dataset, (self.steps,), reading=Reading(FLOOR))[self.steps])
+            judge("torch without oneDNN", engine.detect(self.detector, self.dataset, (self.steps,), reading=reading)[self.steps])
         return out
 
     def ap50(self, truth: dict[str, Any], found: dict[str, Detections]) -> float:

@@ -52,15 +52,17 @@ def evaluate_detections(
     detections: Mapping[str, Detections] | DetectionTable,
     classes: Sequence[str],
     *,
+    confidence: float = 0.5,
+    backend: str = "auto",
     protocol: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Judge detections against truth; see `assess`, of which this returns `metrics`.
 
     Returns:
         `voc07_ap50, voc07_ap50_95, voc10_ap50, voc10_ap75, voc10_ap50_95, coco_ap, coco_ap50, coco_ap75, coco_ap_small, coco_ap_medium,
-        coco_ap_large`, `precision, recall, f1` over all classes at confidence 0.5, `per_class`, `absent_classes`, `by_iou` and `protocol`.
+        coco_ap_large`, `precision, recall, f1` over all classes at `confidence`, `per_class`, `absent_classes`, `by_iou` and `protocol`.
     """
-    return assess(truth, detections, classes, protocol=protocol).metrics
+    return assess(truth, detections, classes, confidence=confidence, backend=backend, protocol=protocol).metrics
 
 
 def assess(

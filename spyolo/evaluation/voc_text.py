@@ -40,7 +40,7 @@ def read_voc_text(folder: Path, classes: Sequence[str]) -> list[Row]:
     return [row for label, name in enumerate(classes) if name in files for row in _read_class(files[name], label)]
 
 
-def write_voc_text(folder: str | Path, detections: Mapping[str, Detections], classes: Sequence[str]) -> None:
+def write_voc_text(folder: str | Path, detections: Mapping[str, Detections], classes: Sequence[str], image_set: str = "test") -> None:
     """One file a class, also for classes without detections. Numbers are written in full, so that reading gives the same boxes back."""
     lines: list[list[str]] = [[] for _ in classes]
     for image_id, found in detections.items():
@@ -49,7 +49,7 @@ def write_voc_text(folder: str | Path, detections: Mapping[str, Detections], cla
     for name, rows in zip(classes, lines):
         if "/" in name or "\\" in name:
             raise InputError(f"class {name!r} cannot be part of a file name, as VOC's text format needs; save JSON instead")
-        write_whole(Path(folder) / f"comp4_det_test_{name}.txt", "".join(rows))
+        write_whole(Path(folder) / f"comp4_det_{image_set}_{name}.txt", "".join(rows))
 
 
 def _read_class(path: Path, label: int) -> list[Row]:

@@ -19,14 +19,15 @@ def card(entry: Entry) -> str:
     """Markdown."""
     c, m, p = entry.config, entry.metrics, entry.protocol
     training, precision = entry.training, p["precision_of_convolutions"]
-    steps = f"--timesteps 1..{m['anytime'][-1]['timesteps']}"
+    steps = f" --timesteps 1..{m['anytime'][-1]['timesteps']}" if len(m["anytime"]) > 1 else ""
+    shown = f"{training['pictures']:,}" if "pictures" in training else "an unknown number of"
     lines = [
         f"# {entry.name}", "",
         f"`{c['name']}`, width {c['width']:g}, {c['parameters']:,} parameters, {len(entry.classes)} classes, "
         f"input {c['size']} x {c['size']}, T = {c['timesteps']}; {c['dtype']}, sha256 `{entry.sha256}`.", "",
-        f"Trained on {training.get('pictures', 'an unknown number of')} pictures of `{training.get('train', 'unknown')}`; "
+        f"Trained on {shown} pictures of `{training.get('train', 'unknown')}`; "
         f"{origin(training)}.", "",
-        f"    tools/eval.py --weights {entry.name} --data DIR --split {p['split']} {steps} --latency", "",
+        f"    tools/eval.py --weights {entry.name} --data DIR --split {p['split']}{steps} --latency", "",
         f"Measured on {p['pictures']:,} pictures of `{p['split']}`, {p['input']}, confidence floor {p['confidence_floor']}, NMS "
         f"{p['nms_iou']}, {vote(p)}, at most {p['max_detections']} boxes a picture, convolutions in "
         f"{'fp32' if precision == 'none' else precision}. {p.get('note', '')}".rstrip(), "",

@@ -72,7 +72,7 @@ class ShardStore:
         try:
             from webdataset import gopen
         except ImportError as error:
-            raise InputError("webdataset is not installed: pip install 'spyolo[shards]'") from error
+            raise InputError("webdataset is not installed: pip install webdataset") from error
         url = self.source.replace("{}", name)
 
         def write(temporary: Path) -> None:

@@ -43,7 +43,7 @@ def _write_shard(voc: VOCSet, chosen: Iterable[int], path: Path) -> None:
     try:
         from webdataset import TarWriter
     except ImportError as error:
-        raise InputError("webdataset is not installed: pip install 'spyolo[shards]'") from error
+        raise InputError("webdataset is not installed: pip install webdataset") from error
     try:
         with TarWriter(str(path), encoder=False, mtime=0) as tar:
             for i in chosen:

@@ -21,7 +21,7 @@ def read_rolls(path: Path) -> dict[str, list[np.ndarray]]:
     try:
         from scipy.io import loadmat
     except ImportError:
-        raise InputError("piano rolls are MATLAB files, which need SciPy: pip install 'spyolo[sequence]'") from None
+        raise InputError("piano rolls are MATLAB files, which need SciPy: pip install scipy") from None
     if not path.is_file():
         raise InputError(f"{path}: no such file; the sets are published as JSB_Chorales.mat, Nottingham.mat and others")
     try:

@@ -70,7 +70,7 @@ def app_module(name: str) -> ModuleType:
         return importlib.import_module(f"spyolo.app.{name}" if inside else f"app.{name}")
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "gradio":
-            raise InputError('the demo needs Gradio: pip install gradio, or `make demo`, which does it for you') from None
+            raise InputError("the demo needs Gradio: pip install gradio, or `make demo`, which does it for you") from None
         raise
 
 

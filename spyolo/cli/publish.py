@@ -192,8 +192,8 @@ def refuse_worse(args: argparse.Namespace, row: dict[str, Any], entries: dict[st
         raise InputError(f"{args.split} has no objects of the file's classes, so there is no AP50 to publish; give another --split")
     if before and (known := before.protocol.get("pictures")) != pictures:
         raise InputError(
-            f"{args.name}: the published AP50 is of {known} pictures of {args.split}, which one of {pictures} cannot be compared with; "
-            "nothing was replaced (another --name, or --replace)"
+            f"{args.name}: the published AP50 is of {known or 'an unknown number of'} pictures of {args.split}, which one of {pictures} "
+            "cannot be compared with; nothing was replaced (another --name, or --replace)"
         )
     published = before.metrics.get("voc10_ap50") if before else None
     if published is not None and now <= published:

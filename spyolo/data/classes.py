@@ -26,7 +26,7 @@ def parse_classes(text: str) -> tuple[str, ...]:
     if text in ("voc", "sample"):
         return VOC_CLASSES if text == "voc" else SAMPLE_CLASSES
     path = Path(text)
-    if "," in text:  # names; as a path, a long list would be too long to look for
+    if "," in text and path.suffix != ".txt":  # names; as a path, a long list would be too long to look for
         names = [name.strip() for name in text.split(",")]
     elif is_there(path):
         try:

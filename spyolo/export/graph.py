@@ -33,7 +33,7 @@ def import_onnx() -> Any:
         import onnx
         import onnx.helper
     except ImportError as error:
-        raise InputError('export needs the package onnx: pip install onnx') from error
+        raise InputError("export needs the package onnx: pip install onnx") from error
     return onnx
 
 

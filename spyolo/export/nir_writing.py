@@ -31,7 +31,7 @@ def import_nir() -> Any:
     try:
         import nir
     except ImportError as error:
-        raise InputError('NIR needs the package nir: pip install nir') from error
+        raise InputError("NIR needs the package nir: pip install nir") from error
     return nir
 
 

@@ -51,7 +51,7 @@ def open_session(model: Path | bytes) -> Any:
     try:
         import onnxruntime
     except ImportError as error:
-        raise InputError('verification needs the package onnxruntime: pip install onnxruntime') from error
+        raise InputError("verification needs the package onnxruntime: pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     return onnxruntime.InferenceSession(model if isinstance(model, bytes) else str(model), options, providers=["CPUExecutionProvider"])

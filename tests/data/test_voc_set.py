@@ -143,7 +143,10 @@ def test_class_lists(make_devkit, tmp_path):
     (tmp_path / "names.txt").write_text("dog\n\ncat\n")
     assert parse_classes(str(tmp_path / "names.txt")) == ("dog", "cat")
     assert scan_classes(make_devkit({"a": [Thing("zebra", (0, 0, 9, 9)), CAT]}), "2007:train") == ("cat", "zebra")
-    never = ("nowhere.txt", "does not exist"), ("x" * 300, "cannot be looked for")
+    (tmp_path / "a,b").mkdir()
+    (tmp_path / "names.txt").rename(tmp_path / "a,b" / "names.txt")
+    assert parse_classes(str(tmp_path / "a,b" / "names.txt")) == ("dog", "cat")
+    never = ("nowhere.txt", "does not exist"), ("cat,nowhere.txt", "does not exist"), ("x" * 300, "cannot be looked for")
     for bad, why in (("cat,cat", "more than once"), (" , ", "empty"), *never):
         with pytest.raises(InputError, match=why):
             parse_classes(bad)

@@ -123,10 +123,10 @@ def loss_curve(losses: Sequence[float]) -> Figure:
 
 def energy_html(energy: dict[str, Any], spiking: bool) -> str:
     """Bars of energy a picture; of spiking neurons also their firing rate, and an ordinary network beside them."""
-    twin, bars = None, [("Everything that runs", energy["total_mj"], "#e8743b")]
+    twin = energy.get("ann_twin_mj") if spiking else None
+    bars = [("Everything that runs", energy["total_mj"], "#e8743b"), ("Ordinary network of this shape", twin, "#8a8f98")]
     if spiking:
-        twin = energy.get("ann_twin_mj")
-        bars = [("Synapses only", energy["synaptic_mj"], "#3b82c4"), *bars, ("Ordinary network of this shape", twin, "#8a8f98")]
+        bars.insert(0, ("Synapses only", energy["synaptic_mj"], "#3b82c4"))
     longest = max(value or 0 for _, value, _ in bars) or 1.0
     lines = "".join(
         f'<div class="meter-name">{escape(name)}</div><div class="meter-value">{value:.3f} mJ</div>'

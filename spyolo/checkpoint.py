@@ -39,7 +39,7 @@ class WeightsInfo:
     timesteps: int = 3
     metrics: dict[str, Any] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
-    vote_iou: float = 0.0
+    vote_iou: float = 0.0  # with which its boxes are read: see `detection.Reading`
     nms_iou: float = 0.5
 
     def reading(self, confidence: float, nms_iou: float | None = None, vote_iou: float | None = None, **how: Any) -> Reading:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from spyolo.checkpoint import load_tensors
@@ -29,10 +30,14 @@ def pieces_of(weights: str) -> list[Piece]:
     """
     metadata = load_tensors(weights)[1]
     try:
-        notes, detector = json.loads(metadata["notes"]), str(json.loads(metadata["spec"])["name"])
-        pieces = notes.get("pieces")
+        return pieces_in(json.loads(metadata["notes"]), str(json.loads(metadata["spec"])["name"]))
     except (KeyError, TypeError, ValueError, AttributeError):
         return [{"detector": "unknown", "from": "unknown"}]
+
+
+def pieces_in(notes: Mapping[str, Any], detector: str) -> list[Piece]:
+    """The same of a file that is read already, by its notes and its detector's name."""
+    pieces = notes.get("pieces")
     whole = isinstance(pieces, list) and all(isinstance(p, dict) and {"detector", "from"} <= p.keys() for p in pieces)
     return pieces if whole and pieces else [{"detector": detector, "from": "unknown"}]
 

@@ -261,7 +261,7 @@ def entry(path: Path, detector: nn.Module) -> Entry:
     info = WeightsInfo(detector.spec, ("a", "b", "c"), 64, 4)
     rows = [dict.fromkeys(FIGURES) | {"timesteps": t} for t in (4, 5)]
     metrics = {"protocol": dict.fromkeys(KEPT), "anytime": rows}
-    return entry_of(Namespace(name=path.stem, weights=str(path), dtype="fp32"), path, detector, info, rows[0], metrics, note="")
+    return entry_of(Namespace(name=path.stem, dtype="fp32"), path, detector, info, rows[0], metrics, note="")
 
 
 @pytest.fixture

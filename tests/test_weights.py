@@ -212,7 +212,6 @@ def test_a_plain_network_is_published_without_what_concerns_spikes(tmp_path: Pat
     assert "| - | bptt |" not in told and "| scratch | yolov4_tiny | bptt | - |" in told and "| 0.000 |" not in told
 
 
-
 @pytest.mark.parametrize(
     ("pieces", "message"),
     [

@@ -109,12 +109,12 @@ def refuse_another_kind(args: argparse.Namespace, info: WeightsInfo, entries: di
     """Weights from scratch, from a plain network and by another rule have names of their own, and other weights than the published are
     compared with them as they are read. Raises InputError, before minutes of measuring."""
     from spyolo.checkpoint import OVERLAPS
-    from spyolo.pieces import pieces_of
+    from spyolo.pieces import pieces_in
 
     before = rival_of(args, entries)
     if before is None:
         return
-    log, pieces = before.training.get("pieces") or [], pieces_of(args.weights)
+    log, pieces = before.training.get("pieces") or [], pieces_in(info.notes, info.spec.name)
     was, now = kind_of(str(before.config.get("name")), log), kind_of(info.spec.name, pieces)
     if was != now:
         raise InputError(f"{args.name} is {was}, {args.weights} is {now}: give it another --name (or --replace)")
@@ -173,11 +173,11 @@ def check_steps(args: argparse.Namespace, info: WeightsInfo) -> int:
     return info.timesteps
 
 
-def measured(args: argparse.Namespace, candidate: Path, spiking: bool) -> dict[str, Any]:
+def measured(args: argparse.Namespace, candidate: Path, stepped: bool) -> dict[str, Any]:
     """metrics.json of the candidate, as `eval` writes it, after every step asked for."""
     from spyolo.cli import eval as evaluation
 
-    steps = ["--timesteps", args.timesteps] if spiking else []
+    steps = ["--timesteps", args.timesteps] if stepped else []
     quiet = ["--quiet"] if args.quiet else []
     files = ["--weights", str(candidate), "--data", args.data, "--split", args.split, "--out", args.out]
     evaluation.main([*files, "--report", "--latency", *steps, *quiet])
@@ -190,12 +190,14 @@ def refuse_worse(args: argparse.Namespace, row: dict[str, Any], entries: dict[st
     before, now = rival_of(args, entries), row["voc10_ap50"]
     if now is None:
         raise InputError(f"{args.split} has no objects of the file's classes, so there is no AP50 to publish; give another --split")
-    if before and (known := before.protocol.get("pictures")) != pictures:
+    if before is None:
+        return
+    known, published = before.protocol.get("pictures"), before.metrics.get("voc10_ap50")
+    if known != pictures:
         raise InputError(
             f"{args.name}: the published AP50 is of {known or 'an unknown number of'} pictures of {args.split}, which one of {pictures} "
             "cannot be compared with; nothing was replaced (another --name, or --replace)"
         )
-    published = before.metrics.get("voc10_ap50") if before else None
     if published is not None and now <= published:
         raise InputError(
             f"{args.name}: AP50 {100 * now:.2f} is no better than the published {100 * published:.2f} on {args.split}; "
@@ -230,13 +232,13 @@ def entry_of(
     note: str,
 ) -> Entry:  # fmt: skip
     """The manifest's entry: no path of this machine in it."""
-    from spyolo.pieces import origin, pieces_of
+    from spyolo.pieces import origin, pieces_in
     from spyolo.published import Entry, sha256_of
 
     protocol = metrics["protocol"]
     parameters = sum(p.numel() for p in detector.parameters())
     config = {"size": info.size, "timesteps": row["timesteps"], "parameters": parameters, "dtype": args.dtype, **asdict(info.spec)}
-    training = {k: v for k, v in info.notes.items() if k != "pieces"} | {"pieces": pieces_of(args.weights)}
+    training = {k: v for k, v in info.notes.items() if k != "pieces"} | {"pieces": pieces_in(info.notes, info.spec.name)}
     training["origin"] = origin(training["pieces"])
     told = {k: protocol[k] for k in KEPT} | {"timesteps": row["timesteps"], "note": note}
     energy = {"synaptic_mj": row.get("synaptic_mj"), "total_mj": row.get("energy_mj")} if "energy_mj" in row else {}

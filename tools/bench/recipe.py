@@ -148,7 +148,8 @@ def report(out: Path, seeds: list[int]) -> None:
         means = f"{statistics.mean(apart):+.1f}" if apart else ""
         rate, minutes = (statistics.mean(column) for column in list(zip(*runs.values()))[1:])
         told = f"{', '.join(f'{a:.1f}' for a in ap)} | {statistics.mean(ap):.1f} | {', '.join(f'{d:+.1f}' for d in apart)} | {means}"
-        text.append(f"| {line.name} | {told} | {f'{rate:.3f}' if rate else ''} | {minutes:.1f} |")
+        firing = f"{rate:.3f}" if rate else ""  # of the twin: none
+        text.append(f"| {line.name} | {told} | {firing} | {minutes:.1f} |")
     (out / "recipe.md").write_text("\n".join(text) + "\n")
     with (out / "recipe.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
